@@ -1,0 +1,427 @@
+"""The records that describe one task on its way, as values.
+
+Nothing here decides or waits: these are the shapes that the store, the actors and the HTTP API share.
+Times from outside are aware datetimes (UTC); durations are seconds. Nodes send durations, PostgreSQL
+makes instants of them, so no node's clock decides anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum, StrEnum
+from typing import Any
+from uuid import UUID
+
+DEFAULT_TENANT = "default"
+
+
+class State(StrEnum):
+    """What users see. The first three are rows that wait, the last three are final."""
+
+    BLOCKED = "blocked"
+    SCHEDULED = "scheduled"
+    READY = "ready"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in _FINAL
+
+
+_FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+
+
+class Lane(IntEnum):
+    """Priority class. Served 8 : 4 : 1, so that low never starves (core.lanes)."""
+
+    HIGH = 0
+    MEDIUM = 1
+    LOW = 2
+
+
+class Reason(IntEnum):
+    """Why a task waits; the number is stored, the name in lower case is what users see."""
+
+    NONE = 0  # waits for nothing but its turn (or for its first due time)
+    RETRY_BACKOFF = 1
+    SNOOZED = 2
+    RELEASED = 3  # handed back: drain, handler missing, arguments do not bind on that node
+    CRASHED = 4  # its node died
+
+
+class Status(IntEnum):
+    """Final status as stored in an outcome row."""
+
+    SUCCEEDED = 0
+    FAILED = 1
+    CANCELLED = 2
+
+    @property
+    def state(self) -> State:
+        return State(self.name.lower())
+
+
+class Codec(IntEnum):
+    """How stored bytes are to be read."""
+
+    JSON = 0
+    BYTES = 1  # application/octet-stream
+
+
+class AttemptKind(IntEnum):
+    """What an attempt that did not commit an outcome met."""
+
+    FAILED = 0
+    TIMED_OUT = 1
+    SNOOZED = 2
+    RELEASED = 3
+    CRASHED = 4
+    REPLAYED = 5  # the outcome that a replay by hand set aside
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """A readable error: type name, message and trimmed traceback (without NUL or lone surrogates)."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """What a node chooses by: an interned combination. `id` is positive; -id is the same band's suspects."""
+
+    id: int
+    handler: str
+    lane: Lane
+    tenant: str
+    requires: tuple[str, ...]
+    keyed: bool
+
+    @property
+    def key(self) -> BandKey:
+        return BandKey(self.handler, self.lane, self.tenant, self.requires, self.keyed)
+
+
+@dataclass(frozen=True, slots=True)
+class BandKey:
+    handler: str
+    lane: Lane
+    tenant: str = DEFAULT_TENANT
+    requires: tuple[str, ...] = ()  # sorted, without repeats
+    keyed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTask:
+    """A validated task, ready to be accepted. `payload` is a JSON object as bytes.
+
+    `delay_s` counts from the commit's statement time; `run_at` is an instant and wins over it.
+    `born_on` is the incarnation that accepts it straight into its running set, else None.
+    """
+
+    id: UUID
+    band: int
+    slot: int
+    payload: bytes
+    max_attempts: int
+    timeout_s: float
+    tenant: str = DEFAULT_TENANT
+    idempotency_key: str | None = None
+    digest: bytes | None = None  # 32 bytes; present when idempotency_key is
+    actor_type: str | None = None
+    actor_key: str | None = None
+    prefers: tuple[str, ...] = ()
+    delay_s: float = 0.0
+    run_at: datetime | None = None
+    expires_at: datetime | None = None
+    metadata: bytes | None = None  # a JSON object
+    created_by: str = ""
+    trace_context: str | None = None  # W3C traceparent
+    workflow_id: UUID | None = None
+    payload_codec: Codec = Codec.JSON
+    payload_key: str | None = None  # id of the encryption key
+    payload_ref: str | None = None  # where a large payload lies
+    born_on: int | None = None
+
+
+# -- what accepting one task came to ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A new row was committed. `created_at` and `due` are PostgreSQL's instants."""
+
+    id: UUID
+    seq: int
+    created_at: datetime
+    due: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """The same key with the same request: the task that exists."""
+
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReused:
+    """The same key with a different request; nothing of its group was stored."""
+
+    id: UUID
+    existing_digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The row is one that PostgreSQL refuses for its content; nothing of its group was stored."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """Fine by itself, but another task of its group was refused, so nothing of the group was stored."""
+
+
+Acceptance = Stored | Duplicate | KeyReused | Refused | Undone
+
+
+# -- claims and settlements -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A running row of this incarnation, with all that is needed to run it once."""
+
+    id: UUID
+    attempt: int
+    band: int
+    slot: int
+    seq: int
+    failures: int
+    crashes: int
+    payload: bytes
+    payload_codec: Codec
+    max_attempts: int
+    timeout_s: float
+    started_at: datetime
+    waited_s: float  # from due to claim, by PostgreSQL's clock
+    created_at: datetime
+    idempotency_key: str | None = None
+    actor_key: str | None = None
+    metadata: bytes | None = None
+    trace_context: str | None = None
+    created_by: str = ""
+    expired: bool = False  # its expires_at had passed when it was claimed
+    alone: bool = False  # a suspect that runs with nothing beside it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """Move to `outcome`."""
+
+    status: Status
+    result: bytes | None = None
+    result_codec: Codec = Codec.JSON
+    error: ErrorInfo | None = None
+    failures: int = 0
+    crashes: int = 0
+    children: tuple[NewTask, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requeue:
+    """Move back to `waiting` under the next attempt, due in `delay_s`."""
+
+    kind: AttemptKind
+    delay_s: float
+    reason: Reason
+    failures: int
+    crashes: int
+    error: ErrorInfo | None = None
+    suspect: bool = False  # waits among its band's suspects from now on
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How an attempt ended. It commits only if (id, attempt, incarnation) is still what runs."""
+
+    id: UUID
+    attempt: int
+    incarnation: int
+    move: Finish | Requeue
+
+
+class Verdict(IntEnum):
+    """What the record said to a settlement."""
+
+    COMMITTED = 0
+    FENCED = 1  # a late or foreign commit: refused, nothing written
+    REFUSED = 2  # the row's content is one that PostgreSQL refuses
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A running row whose incarnation is dead or has left."""
+
+    id: UUID
+    attempt: int
+    incarnation: int
+    failures: int
+    crashes: int
+    max_attempts: int
+    alone: bool
+    band: int
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Pull at most `limit` waiting rows of one band (negative: its suspects). `since` skips rows due
+    earlier (a low-watermark over dead index entries), None takes from the oldest."""
+
+    band: int
+    limit: int
+    since: datetime | None = None
+
+
+# -- what users ask for -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    done: float
+    total: float | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskView:
+    """One task as the record has it at one instant."""
+
+    id: UUID
+    tenant: str
+    handler: str
+    lane: Lane
+    state: State
+    slot: int
+    attempt: int  # attempts begun so far
+    failures: int
+    crashes: int
+    max_attempts: int
+    timeout_s: float
+    created_at: datetime
+    run_at: datetime
+    requires: tuple[str, ...] = ()
+    prefers: tuple[str, ...] = ()
+    idempotency_key: str | None = None
+    actor_key: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    expires_at: datetime | None = None
+    cancel_requested_at: datetime | None = None
+    node: str | None = None
+    reason: Reason = Reason.NONE
+    suspect: bool = False
+    due: datetime | None = None  # of a waiting task
+    metadata: bytes | None = None
+    created_by: str = ""
+    trace_context: str | None = None
+    workflow_id: UUID | None = None
+    result: bytes | None = None
+    result_codec: Codec = Codec.JSON
+    error: ErrorInfo | None = None
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptView:
+    """One attempt that committed no outcome."""
+
+    attempt: int
+    kind: AttemptKind
+    node: str | None
+    started_at: datetime | None
+    ended_at: datetime
+    error: ErrorInfo | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFilter:
+    """Which tasks; every field that is set must match. Empty matches all."""
+
+    ids: tuple[UUID, ...] = ()
+    tenant: str | None = None
+    states: tuple[State, ...] = ()
+    handler: str | None = None
+    actor_key: str | None = None
+    idempotency_key: str | None = None
+    workflow_id: UUID | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    error_type: str | None = None
+
+    @property
+    def empty(self) -> bool:
+        return self == TaskFilter(tenant=self.tenant)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Newest first. A page may be short although more follow: the cursor says whether to go on."""
+
+    tasks: tuple[TaskView, ...]
+    next_cursor: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class BandCount:
+    """How much waits or runs in one band (negative: suspects). `oldest_due_s`: age of the oldest due row."""
+
+    band: int
+    ready: int
+    scheduled: int
+    running: int
+    oldest_due_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """Exact counts but `succeeded`, which is PostgreSQL's estimate once it is large."""
+
+    bands: tuple[BandCount, ...]
+    succeeded: int
+    failed: int
+    cancelled: int
+    succeeded_is_estimate: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeView:
+    """One lease row."""
+
+    node: str
+    incarnation: int
+    state: str  # joining | active | draining | left | dead
+    started_at: datetime
+    alive_for_s: float  # what is left of the lease; negative when it has run out
+    about: dict[str, Any] = field(default_factory=dict)  # tags, handlers, address …
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerEntry:
+    """A handler as nodes publish it, so that any node can validate for all."""
+
+    name: str
+    digest: str  # of schema and defaults
+    schema: dict[str, Any]  # JSON Schema of the arguments
+    defaults: dict[str, Any]  # timeout_s, max_attempts, … as the author wrote them
+    source: str = ""  # file:line
+    doc: str = ""
+    paused: bool = False

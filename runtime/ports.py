@@ -1,0 +1,198 @@
+"""What the runtime asks of the world, as small protocols; adapters implement them, `node` chooses which.
+
+Law: no port mentions a technology. Every method may raise `errors.Unavailable` (the service cannot answer now;
+what was asked may have happened), and is safe to repeat with the same ids. One contract suite per port runs on
+the memory adapter and on the real thing (tests/contract).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from runtime.core.task import (
+    Acceptance,
+    AttemptView,
+    Band,
+    BandKey,
+    Census,
+    Claim,
+    HandlerEntry,
+    NewTask,
+    NodeView,
+    Orphan,
+    Page,
+    Progress,
+    Settlement,
+    Take,
+    TaskFilter,
+    TaskView,
+    Verdict,
+)
+
+
+class TaskStore(Protocol):
+    """The life of a task. Batches in, one answer per item out, in the same order."""
+
+    async def accept(self, groups: Sequence[Sequence[NewTask]]) -> list[list[Acceptance]]:
+        """Store groups of tasks durably; each group is stored whole or not at all.
+
+        Equal keys inside the batch count as one. A task whose `born_on` is set becomes a running row of that
+        incarnation (attempt 1), if the incarnation is alive; else it waits.
+        """
+        ...
+
+    async def claim(self, offers: Sequence[tuple[UUID, int]], incarnation: int) -> list[Claim]:
+        """Turn those of (id, attempt) that still wait and are due into running rows of `incarnation`."""
+        ...
+
+    async def pull(self, takes: Sequence[Take], incarnation: int, *, alone: bool = False) -> list[Claim]:
+        """Claim without an offer: of each band the oldest due rows, ordered by (due, seq)."""
+        ...
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[Verdict]:
+        """Commit how attempts ended. Fence, then write: outcome and children, or back to waiting."""
+        ...
+
+    async def orphans(self, limit: int) -> list[Orphan]:
+        """Running rows of incarnations that are dead or have left, oldest first."""
+        ...
+
+    async def expire(self, limit: int) -> list[UUID]:
+        """Cancel waiting tasks whose `expires_at` has passed (error type `Expired`)."""
+        ...
+
+    async def report_progress(self, incarnation: int, reports: Mapping[tuple[UUID, int], Progress]) -> None:
+        """Keep the newest progress of running attempts, keyed by (id, attempt); fenced ones are ignored."""
+        ...
+
+    async def cancel_requests(self, incarnation: int) -> list[tuple[UUID, int]]:
+        """(id, attempt) of this incarnation's running tasks that somebody asked to cancel."""
+        ...
+
+
+class TaskControl(Protocol):
+    """What people do to tasks."""
+
+    async def cancel(self, task_id: UUID) -> TaskView:
+        """Waiting: cancelled at once. Running: marked, and the view has `cancel_requested_at`. Final: as it is.
+
+        Raises TaskNotFound.
+        """
+        ...
+
+    async def cancel_matching(self, which: TaskFilter, limit: int, *, dry_run: bool = False) -> tuple[int, int]:
+        """(matched, changed) of at most `limit` tasks that are not final."""
+        ...
+
+    async def replay(self, task_id: UUID) -> TaskView:
+        """Open a new run of a failed or cancelled task: failures and crashes start anew, attempt goes on.
+
+        Raises TaskNotFound, WrongState.
+        """
+        ...
+
+    async def replay_matching(self, which: TaskFilter, limit: int, *, dry_run: bool = False) -> tuple[int, int]:
+        """(matched, changed) of at most `limit` dead letters (failed tasks; cancelled ones if states say so)."""
+        ...
+
+    async def purge_matching(self, which: TaskFilter, limit: int, *, dry_run: bool = False) -> tuple[int, int]:
+        """Delete dead letters for good: (matched, changed) of at most `limit`."""
+        ...
+
+    async def forget(self, *, finished_before_s: float, keys_before_s: float, limit: int) -> int:
+        """Retention: delete tasks that ended more than `finished_before_s` ago and, where they have an
+        idempotency key, were created more than `keys_before_s` ago. Returns how many went."""
+        ...
+
+
+class TaskQueries(Protocol):
+    """Reading. Nothing here takes a lock."""
+
+    async def get(self, task_id: UUID) -> TaskView | None: ...
+
+    async def get_many(self, ids: Sequence[UUID]) -> list[TaskView]:
+        """Those that exist, in no order."""
+        ...
+
+    async def finished(self, ids: Sequence[UUID]) -> list[TaskView]:
+        """Those of `ids` that are final (with results); one query for all waiters of a node."""
+        ...
+
+    async def attempts(self, task_id: UUID) -> list[AttemptView]:
+        """Unsuccessful attempts, oldest first."""
+        ...
+
+    async def list(self, which: TaskFilter, limit: int, before: UUID | None = None) -> Page:
+        """Newest first, results left out. Looks at a bounded number of rows: a page may be short."""
+        ...
+
+    async def census(self) -> Census: ...
+
+
+class Members(Protocol):
+    """Leases: which incarnations are alive, by the record's own clock."""
+
+    async def join(self, node: str, lease_s: float, about: Mapping[str, object]) -> int:
+        """A new incarnation of `node`, alive for `lease_s`."""
+        ...
+
+    async def renew(self, incarnation: int, lease_s: float) -> float:
+        """Seconds granted. Raises IncarnationDead when it was declared dead (or has left)."""
+        ...
+
+    async def set_state(self, incarnation: int, state: str) -> None:
+        """joining, active, draining or left; `left` is terminal and hands its running rows to repair."""
+        ...
+
+    async def bury(self, by: int, lease_s: float) -> list[int]:
+        """Declare dead every member whose lease has run out; only a `by` unbroken for `lease_s` may. Returns whom."""
+        ...
+
+    async def nodes(self) -> list[NodeView]:
+        """All that have not left or died, and those that did within the last hour."""
+        ...
+
+
+class Catalog(Protocol):
+    """Names that all nodes share."""
+
+    async def intern(self, keys: Iterable[BandKey]) -> list[Band]:
+        """The bands of these keys, made where they did not exist."""
+        ...
+
+    async def bands(self, after: int = 0) -> list[Band]:
+        """Bands with a greater id, ascending."""
+        ...
+
+    async def publish(self, entries: Sequence[HandlerEntry]) -> None:
+        """Store what this node's handlers look like; the newest digest wins."""
+        ...
+
+    async def handlers(self) -> list[HandlerEntry]: ...
+
+    async def set_paused(self, handler: str, *, paused: bool) -> bool:
+        """False when no such handler is known."""
+        ...
+
+
+class Store(TaskStore, TaskControl, TaskQueries, Members, Catalog, Protocol):
+    """The whole record, as one adapter offers it."""
+
+    async def now(self) -> datetime:
+        """The record's clock; raises Unavailable when the record is away (used by readiness)."""
+        ...
+
+
+class Telemetry(Protocol):
+    """Counters and gauges. Calls are cheap and never fail; labels are resolved once, outside hot paths."""
+
+    def count(self, name: str, value: float = 1, **labels: str) -> None: ...
+
+    def gauge(self, name: str, value: float, **labels: str) -> None: ...
+
+    def observe(self, name: str, values: Sequence[float], **labels: str) -> None:
+        """Add samples to a histogram (seconds)."""
+        ...
