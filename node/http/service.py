@@ -1,0 +1,87 @@
+"""What the HTTP API needs of a node. `node.wiring` provides it; tests may build a smaller one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from actors.authoring.registry import Registry
+from actors.intake import TaskSpec
+from runtime.core.task import Acceptance, NewTask, State, TaskView
+from runtime.ports import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """One accepted (or refused) task: what was asked, as it was made ready, and what the record said."""
+
+    task: NewTask
+    acceptance: Acceptance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEvent:
+    """A task changed its state on this node. `sequence` only grows; it is the SSE event id."""
+
+    sequence: int
+    id: UUID
+    handler: str
+    state: State
+    attempt: int
+    at: datetime
+    error_type: str | None = None
+    run_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The reader was too slow or asked for events that are no longer kept; `missed` is how many, -1 unknown."""
+
+    missed: int
+
+
+class Service(Protocol):
+    """Raises errors.InvalidInput, Overloaded, Unavailable."""
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def registry(self) -> Registry: ...
+
+    @property
+    def draining(self) -> bool: ...
+
+    async def submit(self, specs: Sequence[TaskSpec]) -> list[Submitted]:
+        """Validate and store all or none; InvalidInput pointers start with '#/<index>/…' when there are several."""
+        ...
+
+    async def wait(self, task_id: UUID, timeout_s: float) -> TaskView | None:
+        """The task once it is final, or its present state on timeout or drain; None when there is none."""
+        ...
+
+    async def cancel(self, task_id: UUID) -> TaskView:
+        """As TaskControl.cancel, and the executor hears of it at once."""
+        ...
+
+    async def retry(self, task_id: UUID) -> TaskView: ...
+
+    def subscribe(self, after: int | None) -> AbstractAsyncContextManager[AsyncIterator[TaskEvent | Gap]]:
+        """Live events of this node; `after` is a Last-Event-ID. Bounded: a slow reader gets a Gap."""
+        ...
+
+    def live_stats(self) -> Mapping[str, object]:
+        """What is known without asking the record: rates, capacity, running tasks, recent failures, last census."""
+        ...
+
+    async def ready(self) -> str | None:
+        """None when ready, else the reason it is not."""
+        ...
+
+    def metrics(self) -> bytes:
+        """Prometheus text format."""
+        ...
