@@ -60,6 +60,10 @@ class TaskStore(Protocol):
         """Running rows of incarnations that are dead or have left, oldest first."""
         ...
 
+    async def held(self, incarnation: int) -> list[Orphan]:
+        """Every running row of this incarnation: what it must know of. A claim whose answer was lost shows here."""
+        ...
+
     async def expire(self, limit: int) -> list[UUID]:
         """Cancel waiting tasks whose `expires_at` has passed (error type `Expired`)."""
         ...
