@@ -26,6 +26,10 @@ class SettingsError(NoriaError):
     """Settings are wrong; the message lists all of them with name, value and what is allowed."""
 
 
+class EmbeddedError(NoriaError):
+    """The embedded PostgreSQL cannot be used; the message says why, where, and what to do."""
+
+
 class IllegalTransition(NoriaError):  # noqa: N818
     """An event that the task's state forbids; nothing was changed."""
 
