@@ -279,6 +279,7 @@ class Orphan:
     max_attempts: int
     alone: bool
     band: int
+    left: bool = False  # its incarnation left in good order: that is nobody's crash
 
 
 @dataclass(frozen=True, slots=True)

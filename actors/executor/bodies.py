@@ -1,0 +1,204 @@
+"""One body: run it once, and turn whatever happens into a move of its row.
+
+Law: whatever a handler does, raises, returns or fails to return becomes an `Ended`, and an `Ended` becomes a Finish
+or a Requeue with an error that its author can read. The first half also runs inside child processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from types import TracebackType
+from typing import Any, Final
+
+from actors.authoring.context import Context
+from actors.authoring.exceptions import Fail, Retry, Snoozed
+from actors.authoring.registry import HandlerDef
+from runtime.core import decisions
+from runtime.core.decisions import Counters
+from runtime.core.task import AttemptKind, Claim, Codec, ErrorInfo, Finish, NewTask, Requeue
+from runtime.errors import InvalidInput
+
+RESULT_BYTES_MAX: Final = 256 * 1024
+_MESSAGE_CHARS_MAX: Final = 2_000
+_TRACEBACK_CHARS_MAX: Final = 8_000
+_RELEASE_DELAY_S: Final = 5.0  # before a task that does not bind here is offered again
+
+Move = Finish | Requeue
+
+
+class Stop(Enum):
+    """Why a running body is being stopped."""
+
+    TIMEOUT = "timeout"
+    CANCEL = "cancel"
+    DRAIN = "drain"
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One attempt on this node, from claim to commit."""
+
+    claim: Claim
+    handler: HandlerDef
+    context: Context
+    args: dict[str, Any] | None = None  # when they are bound already
+    started_s: float = 0.0
+    deadline_s: float = 0.0
+    stop: Stop | None = None
+    stop_since_s: float = 0.0
+    stop_count: int = 0
+    abandoned: bool = False
+    worker: asyncio.Task[None] | None = None
+
+    @property
+    def counters(self) -> Counters:
+        return Counters(self.claim.failures, self.claim.crashes, self.claim.max_attempts)
+
+
+# -- how a body ended -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    result: bytes
+    codec: Codec
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    error: ErrorInfo
+    final: bool = False
+    after_s: float | None = None  # the handler's own wish for the next attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Snooze:
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unbound:
+    """The arguments do not bind here: another version of the handler's task."""
+
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """The child process that ran the body died by itself."""
+
+    error: ErrorInfo
+
+
+Ended = Returned | Raised | Snooze | Unbound | Crashed
+Call = Callable[[dict[str, Any]], Awaitable[Any]]
+
+
+async def end_of(handler: HandlerDef, payload: bytes, args: dict[str, Any] | None, call: Call) -> Ended:
+    """Bind, call and encode. Raises nothing but asyncio.CancelledError."""
+    try:
+        values = handler.bind(payload) if args is None else args
+    except InvalidInput as unbound:
+        return Unbound(describe(unbound))
+    try:
+        result, codec = handler.encode_result(await call(values))
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
+        return raised(handler, error)
+    if len(result) > RESULT_BYTES_MAX:
+        detail = f"{len(result)} bytes; at most {RESULT_BYTES_MAX} fit in the record"
+        return Raised(ErrorInfo("ResultTooLarge", detail), final=True)
+    return Returned(result, codec)
+
+
+def raised(handler: HandlerDef, error: BaseException) -> Ended:
+    match error:
+        case Snoozed():
+            return Snooze(error.after_s)
+        case Retry():
+            return Raised(describe(error), after_s=error.after_s)
+        case Fail():
+            return Raised(describe(error), final=True)
+    return Raised(describe(error), final=not handler.options.retries(error))
+
+
+# -- what becomes of the row ------------------------------------------------------------------------
+
+
+def move_of(run: Run, ended: Ended, jitter: float, children: tuple[NewTask, ...] = ()) -> Move:
+    backoff = run.handler.options.backoff
+    match ended:
+        case Returned(result, codec):
+            return decisions.after_success(run.counters, result, codec, children)
+        case Raised(error, final, after_s):
+            return decisions.after_failure(
+                run.counters, error, backoff=backoff, jitter=jitter, final=final, after_s=after_s
+            )
+        case Snooze(after_s):
+            return decisions.after_snooze(run.counters, after_s)
+        case Unbound(error):
+            return decisions.after_release(run.counters, _RELEASE_DELAY_S, error)
+        case Crashed(error):
+            move = decisions.after_crash(run.counters, alone=True, error=error)
+            # only its own process died, so there is no need to run the next attempt alone
+            return replace(move, suspect=False) if isinstance(move, Requeue) else move
+
+
+def move_when_stopped(run: Run, jitter: float) -> Move:
+    backoff = run.handler.options.backoff
+    match run.stop:
+        case Stop.TIMEOUT:
+            error = ErrorInfo("TimedOut", f"did not end within timeout_s={run.claim.timeout_s:g}")
+            kind = AttemptKind.TIMED_OUT
+            return decisions.after_failure(run.counters, error, kind=kind, backoff=backoff, jitter=jitter)
+        case Stop.CANCEL:
+            return decisions.after_cancel(run.counters, ErrorInfo("Cancelled", "cancelled while it ran"))
+        case Stop.DRAIN:
+            return decisions.after_release(run.counters, 0.0)
+        case None:
+            error = ErrorInfo("CancelledError", "the handler cancelled itself")
+            return decisions.after_failure(run.counters, error, backoff=backoff, jitter=jitter)
+
+
+# -- readable errors --------------------------------------------------------------------------------
+
+
+def describe(error: BaseException) -> ErrorInfo:
+    """Type, message and the frames that are the author's, each trimmed and free of what PostgreSQL refuses."""
+    cls = type(error)
+    name = cls.__qualname__ if cls.__module__ in _PLAIN_MODULES else f"{cls.__module__}.{cls.__qualname__}"
+    try:
+        message = str(error)
+    except Exception as broken:  # noqa: BLE001 - __str__ is the author's code
+        message = f"(its message could not be read: {type(broken).__name__})"
+    return ErrorInfo(name, _clean(message, _MESSAGE_CHARS_MAX), _clean(_frames(error), _TRACEBACK_CHARS_MAX))
+
+
+_PLAIN_MODULES = frozenset(
+    {"builtins", "__main__", "actors.authoring.exceptions", "runtime.errors", "asyncio.exceptions"}
+)
+
+
+def _frames(error: BaseException) -> str:
+    shown = _authors_part(error.__traceback__)
+    if shown is None:
+        return ""
+    return "".join(traceback.format_exception(type(error), error, shown, limit=-20))
+
+
+def _authors_part(tb: TracebackType | None) -> TracebackType | None:
+    while tb is not None and tb.tb_frame.f_globals.get("__name__", "").startswith(("actors.", "concurrent.futures")):
+        tb = tb.tb_next
+    return tb
+
+
+def _clean(text: str, limit: int) -> str:
+    if len(text) > limit:
+        half = limit // 2
+        text = f"{text[:half]}\n… {len(text) - limit} characters left out …\n{text[-half:]}"
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

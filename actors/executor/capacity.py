@@ -1,0 +1,103 @@
+"""How much this node may start now.
+
+Taken = reserved for a task that is being accepted, or claimed and not ended. Each kind of body has its own limit
+and a small buffer of claimed work beside it, worth `_BUFFER_S` at the present rate: quick tasks keep their workers
+busy while the next claim is under way, and long ones are never held back from other nodes.
+
+A band has a backlog while rows of it may wait that are due: then nothing of it is born running, or it would
+overtake them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from actors.authoring.registry import HandlerDef, Kind
+
+_BUFFER_S: Final = 0.05
+_BUFFER_MAX: Final = 500
+
+
+class Capacity:
+    def __init__(self, limits: Mapping[Kind, int]) -> None:
+        self._limits = dict(limits)
+        self._taken = dict.fromkeys(limits, 0)
+        self._buffer = dict.fromkeys(limits, 0)
+        self._ended = dict.fromkeys(limits, 0)
+        self._measured_at_s = 0.0
+        self._backlog: dict[int, int] = {}  # band -> how often rows were put there
+        self._closed: set[str] = set()
+        self.paused: frozenset[str] = frozenset()
+
+    # -- room ---------------------------------------------------------------------------------------
+
+    @property
+    def taken(self) -> int:
+        return sum(self._taken.values())
+
+    @property
+    def limit(self) -> int:
+        return sum(self._limits.values())
+
+    def room(self, kind: Kind) -> int:
+        """How many more bodies of this kind may be claimed now."""
+        if self._closed:
+            return 0
+        return max(0, self._limits[kind] + self._buffer[kind] - self._taken[kind])
+
+    def take(self, kind: Kind, count: int = 1) -> None:
+        self._taken[kind] += count
+
+    def give_back(self, kind: Kind, count: int = 1) -> None:
+        """For work that was taken and not run."""
+        self._taken[kind] -= count
+
+    def end(self, kind: Kind) -> None:
+        """A body ended."""
+        self._taken[kind] -= 1
+        self._ended[kind] += 1
+
+    def measure(self, now_s: float) -> None:
+        """Set the buffers from what ended since the last call (a few times a second)."""
+        elapsed_s = now_s - self._measured_at_s
+        if elapsed_s <= 0:
+            return
+        for kind, ended in self._ended.items():
+            wanted = int(ended / elapsed_s * _BUFFER_S)
+            self._buffer[kind] = min(_BUFFER_MAX, max(wanted, self._buffer[kind] // 2))
+            self._ended[kind] = 0
+        self._measured_at_s = now_s
+
+    # -- open and closed ----------------------------------------------------------------------------
+
+    def close(self, why: str) -> None:
+        """Nothing more is claimed or born ('drain', 'isolation') until the same reason opens again."""
+        self._closed.add(why)
+
+    def open(self, why: str) -> None:
+        self._closed.discard(why)
+
+    # -- backlog and births -------------------------------------------------------------------------
+
+    @property
+    def backlog(self) -> Iterable[int]:
+        return self._backlog.keys()
+
+    def put_in_backlog(self, band: int) -> None:
+        self._backlog[band] = self._backlog.get(band, 0) + 1
+
+    def backlog_mark(self, band: int) -> int:
+        return self._backlog.get(band, 0)
+
+    def clear_backlog(self, band: int, mark: int) -> None:
+        """A pull of the band came back short; `mark` is what `backlog_mark` was when it was sent."""
+        if self._backlog.get(band) == mark:
+            del self._backlog[band]
+
+    def reserve(self, band: int, handler: HandlerDef) -> bool:
+        """Room for one task that starts the moment it is accepted; give it back if it is not."""
+        if band in self._backlog or handler.name in self.paused or self.room(handler.kind) <= 0:
+            return False
+        self._taken[handler.kind] += 1
+        return True

@@ -1,0 +1,46 @@
+"""How a node and the child processes of its `cpu=True` handlers talk: length-prefixed msgpack maps over pipes.
+
+No pickle: what crosses is bytes, text and numbers. Frames are bounded.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, BinaryIO, Final
+
+import msgpack
+
+_LENGTH: Final = struct.Struct(">I")
+FRAME_BYTES_MAX: Final = 4 << 20
+LENGTH_BYTES: Final = _LENGTH.size
+
+
+def pack(frame: dict[str, Any]) -> bytes:
+    """Raises ValueError when the frame is larger than FRAME_BYTES_MAX."""
+    body: bytes = msgpack.packb(frame)
+    if len(body) > FRAME_BYTES_MAX:
+        raise ValueError(f"a frame of {len(body)} bytes; at most {FRAME_BYTES_MAX} are allowed")
+    return _LENGTH.pack(len(body)) + body
+
+
+def length(header: bytes) -> int:
+    """Raises ValueError when it is out of bounds."""
+    (size,) = _LENGTH.unpack(header)
+    if size > FRAME_BYTES_MAX:
+        raise ValueError(f"a frame of {size} bytes is announced; at most {FRAME_BYTES_MAX} are allowed")
+    return int(size)
+
+
+def unpack(body: bytes) -> dict[str, Any]:
+    frame: dict[str, Any] = msgpack.unpackb(body)
+    return frame
+
+
+def read(stream: BinaryIO) -> dict[str, Any] | None:
+    """The next frame, or None at the end of the stream."""
+    header = stream.read(LENGTH_BYTES)
+    if len(header) < LENGTH_BYTES:
+        return None
+    size = length(header)
+    body = stream.read(size)
+    return unpack(body) if len(body) == size else None

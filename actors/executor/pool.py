@@ -1,0 +1,161 @@
+"""Pooled workers that run bodies, with one shared deadline structure.
+
+A body costs no asyncio.Task and no timeout object of its own: workers take runs from a deque, and `check_deadlines`
+(called a few times a second) looks at what is active, which is at most as many as there are workers.
+A body that swallows its cancellation is cancelled again, and after `_GIVE_UP_AFTER` times it is abandoned: its
+attempt ends without it, a new worker takes its place, and whatever it returns later is ignored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Final
+from uuid import UUID
+
+from actors.executor.bodies import Move, Run, Stop
+
+_STOP_AGAIN_S: Final = 2.0
+_GIVE_UP_AFTER: Final = 3
+_RUNS_BEFORE_YIELD: Final = 64  # bodies that never wait must not starve the loop
+
+
+class Pool:
+    """`execute` runs one body and returns what becomes of its row; `ended` is told at once."""
+
+    def __init__(
+        self,
+        size: int,
+        execute: Callable[[Run], Awaitable[Move]],
+        ended: Callable[[Run, Move], None],
+        abandoned: Callable[[Run], None],
+        now_s: Callable[[], float],
+    ) -> None:
+        self._size = size
+        self._execute = execute
+        self._ended = ended
+        self._abandoned = abandoned
+        self._now_s = now_s
+        self._queue: deque[Run] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._workers: set[asyncio.Task[None]] = set()
+        self._active: dict[UUID, Run] = {}
+
+    @property
+    def active(self) -> Iterator[Run]:
+        return iter(self._active.values())
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    @property
+    def empty(self) -> bool:
+        return not self._queue and not self._active
+
+    def put(self, runs: Iterable[Run]) -> None:
+        """Start these as workers become free. Bounded by what the executor claims."""
+        before = len(self._queue)
+        self._queue.extend(runs)
+        self._wake(len(self._queue) - before)
+
+    def find(self, task_id: UUID) -> Run | None:
+        run = self._active.get(task_id)
+        return run if run is not None else next((r for r in self._queue if r.claim.id == task_id), None)
+
+    def withdraw(self) -> list[Run]:
+        """Everything that has not started, taken out."""
+        runs = list(self._queue)
+        self._queue.clear()
+        return runs
+
+    def remove(self, run: Run) -> bool:
+        """Take one that has not started out; False when it has."""
+        try:
+            self._queue.remove(run)
+        except ValueError:
+            return False
+        return True
+
+    def stop(self, run: Run, why: Stop) -> None:
+        """Ask an active body to stop; its end comes through `ended` as always."""
+        if run.stop is None:
+            run.stop = why
+        run.stop_since_s = self._now_s()
+        run.stop_count += 1
+        if run.context is not None:
+            run.context.cancelled_event.set()
+        if run.worker is not None:
+            run.worker.cancel()
+
+    def check_deadlines(self) -> None:
+        now_s = self._now_s()
+        for run in list(self._active.values()):
+            if run.stop is None:
+                if now_s >= run.deadline_s:
+                    self.stop(run, Stop.TIMEOUT)
+            elif now_s - run.stop_since_s >= _STOP_AGAIN_S:
+                if run.stop_count < _GIVE_UP_AFTER:
+                    self.stop(run, run.stop)
+                else:
+                    self._abandon(run)
+
+    def _abandon(self, run: Run) -> None:
+        run.abandoned = True
+        del self._active[run.claim.id]
+        if run.worker is not None:
+            self._workers.discard(run.worker)
+        self._abandoned(run)
+        self._wake(len(self._queue))
+
+    def _wake(self, count: int) -> None:
+        while count > 0 and self._idle:
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                count -= 1
+        for _ in range(min(count, self._size - len(self._workers))):
+            worker = asyncio.create_task(self._work())  # owned: kept in _workers, cancelled by close
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+
+    async def _work(self) -> None:
+        worker = asyncio.current_task()
+        since_yield = 0
+        while True:
+            if not self._queue:
+                since_yield = 0
+                await self._wait()
+                continue
+            run = self._queue.popleft()
+            run.worker = worker
+            run.started_s = self._now_s()
+            run.deadline_s = run.started_s + run.claim.timeout_s
+            self._active[run.claim.id] = run
+            move = await self._execute(run)
+            if run.abandoned:
+                return
+            del self._active[run.claim.id]
+            self._ended(run, move)
+            since_yield += 1
+            if since_yield >= _RUNS_BEFORE_YIELD:
+                since_yield = 0
+                await asyncio.sleep(0)
+
+    async def _wait(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._idle.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and self._queue:
+                self._wake(1)  # the wake-up was ours; pass it on
+            raise
+
+    async def close(self) -> None:
+        """End all workers now; bodies that run are cancelled and their ends not reported."""
+        workers = list(self._workers)
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
