@@ -1,0 +1,66 @@
+"""Fixtures that every test may use; the real work is in tests/support."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import services
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def pg_server() -> Iterator[services.PostgresServer]:
+    """The session's PostgreSQL (the embedded version, or NORIA_TEST_POSTGRES_DSN)."""
+    with services.main_server() as server:
+        yield server
+
+
+@pytest.fixture
+def pg_dsn(pg_server: services.PostgresServer) -> Iterator[str]:
+    """DSN of a migrated database of this test's own."""
+    with pg_server.database(migrated=True) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def pg_dsn_empty(pg_server: services.PostgresServer) -> Iterator[str]:
+    """DSN of an empty database of this test's own."""
+    with pg_server.database(migrated=False) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def pg15_server() -> Iterator[services.PostgresServer]:
+    """PostgreSQL 15, the oldest supported one."""
+    try:
+        binaries = services.postgresql_15()
+    except services.ServiceMissingError as exc:
+        pytest.fail(str(exc), pytrace=False)
+    with services.embedded_server(binaries) as server:
+        yield server
+
+
+@pytest.fixture
+def pg15_dsn(pg15_server: services.PostgresServer) -> Iterator[str]:
+    """DSN of a migrated database of this test's own on PostgreSQL 15."""
+    with pg15_server.database(migrated=True) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def pg15_dsn_empty(pg15_server: services.PostgresServer) -> Iterator[str]:
+    """DSN of an empty database of this test's own on PostgreSQL 15."""
+    with pg15_server.database(migrated=False) as dsn:
+        yield dsn
+
+
+@pytest.fixture(params=["pg_server", "pg15_server"], ids=["pg18", "pg15"])
+def pg_each_dsn(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test twice: a migrated database on the embedded version, and one on the oldest supported."""
+    server: services.PostgresServer = request.getfixturevalue(request.param)
+    with server.database(migrated=True) as dsn:
+        yield dsn

@@ -1,0 +1,198 @@
+"""Real services for the tests. A missing one is a failure that says what to do, never a silent skip.
+
+PostgreSQL: one server per pytest session and version, in a temporary folder, ended with the session however
+that ends. Tests get databases of their own, cloned from a template that was migrated once.
+`NORIA_TEST_POSTGRES_DSN` names a server to use instead of an own one of the embedded version.
+
+The servers run with fsync off: that can only be noticed when the operating system crashes. Everything that a
+killed server or client could notice (synchronous_commit, WAL, locks) is as in production.
+
+    python -m tests.support.services     install what the tests need beside Python packages
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import asyncpg
+
+from runtime.adapters.embedded import Binaries, EmbeddedPostgres
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+
+PG15_BIN: Final = Path("/usr/lib/postgresql/15/bin")
+DSN_VARIABLE: Final = "NORIA_TEST_POSTGRES_DSN"
+FAST: Final = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
+_MIGRATIONS: Final = Path(__file__).parents[2] / "runtime/adapters/postgres/migrations"
+
+
+T = TypeVar("T")
+
+
+class ServiceMissingError(Exception):
+    """A service that tests need is not there; the message says how to get it."""
+
+
+class PostgresServer:
+    """A running server in which tests make and drop databases.
+
+    Its calls block: fixtures use it while no event loop runs, each through the same private loop.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)  # leaves the thread's loop alone
+        self._admin: asyncpg.Connection[Any] | None = None
+        self._names = (f"noria_test_{os.getpid()}_{n}" for n in count(1))
+        self._template: str | None = None
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(work)
+
+    def dsn_of(self, database: str) -> str:
+        return urlunsplit(urlsplit(self.dsn)._replace(path=f"/{quote(database)}"))
+
+    @property
+    def version(self) -> int:
+        """Major version of the server."""
+        return int(self._sql(lambda c: c.fetchval("SHOW server_version_num"))) // 10_000
+
+    def create_empty(self) -> str:
+        """Name of a new database without any of our schema."""
+        return self._create("template0")
+
+    def create_migrated(self) -> str:
+        """Name of a new database with all migrations applied, cloned from a template made once."""
+        if self._template is None:
+            self._template = self.create_empty()
+            self.run(apply_migrations(self.dsn_of(self._template)))
+        return self._create(self._template)
+
+    def drop(self, name: str) -> None:
+        """Drop it and throw out whoever is still connected."""
+        self._sql(lambda c: c.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+
+    @contextmanager
+    def database(self, *, migrated: bool) -> Iterator[str]:
+        """DSN of a database that lives for this block."""
+        name = self.create_migrated() if migrated else self.create_empty()
+        try:
+            yield self.dsn_of(name)
+        finally:
+            self.drop(name)
+
+    def close(self) -> None:
+        with suppress(
+            OSError, asyncpg.PostgresError, asyncpg.InterfaceError
+        ):  # the server may be gone: all well
+            if self._template is not None:
+                self.drop(self._template)
+            if self._admin is not None:
+                self.run(self._admin.close(timeout=5))
+        self._runner.close()
+
+    def _create(self, template: str) -> str:
+        name = next(self._names)
+        self._sql(lambda c: c.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
+        return name
+
+    def _sql(self, work: Callable[[asyncpg.Connection[Any]], Awaitable[T]]) -> T:
+        async def once() -> T:
+            if self._admin is None or self._admin.is_closed():
+                self._admin = await asyncpg.connect(self.dsn)
+            return await work(self._admin)
+
+        return self.run(once())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def embedded_server(binaries: Binaries | None = None) -> Iterator[PostgresServer]:
+    """An own server in a temporary folder; `binaries` defaults to those that `noria dev` uses."""
+    folder = Path(tempfile.mkdtemp(prefix="noria-test-pg-"))
+    postgres = EmbeddedPostgres(folder / "data", binaries=binaries, settings=FAST)
+    try:
+        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+            dsn = runner.run(postgres.start())
+            try:
+                with PostgresServer(dsn) as server:
+                    yield server
+            finally:
+                runner.run(postgres.stop(signal.SIGQUIT))  # the data is thrown away
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def main_server() -> Iterator[PostgresServer]:
+    """The server named by NORIA_TEST_POSTGRES_DSN, else an own one of the embedded version."""
+    if dsn := os.environ.get(DSN_VARIABLE):
+        with PostgresServer(dsn) as server:
+            yield server
+    else:
+        with embedded_server() as server:
+            yield server
+
+
+async def apply_migrations(dsn: str) -> None:
+    """Bring an empty database to the newest schema."""
+    if importlib.util.find_spec("runtime.adapters.postgres.migrate") is not None:
+        migrate = importlib.import_module("runtime.adapters.postgres.migrate").migrate
+        await migrate(dsn)
+        return
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute("CREATE SCHEMA IF NOT EXISTS noria")
+        for file in sorted(_MIGRATIONS.glob("*.sql")):
+            async with connection.transaction():
+                await connection.execute(file.read_text(encoding="utf-8"))
+    finally:
+        await connection.close()
+
+
+def postgresql_15() -> Binaries:
+    """The oldest PostgreSQL that is supported; installed from Debian where that is possible.
+
+    Raises ServiceMissingError.
+    """
+    if not (PG15_BIN / "postgres").is_file():
+        _install_postgresql_15()
+    return Binaries.of(PG15_BIN)
+
+
+def _install_postgresql_15() -> None:
+    missing = f"PostgreSQL 15 is not installed ({PG15_BIN}) and tests need it: apt-get install postgresql-15"
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise ServiceMissingError(missing)
+    no_cluster = Path("/etc/postgresql-common/createcluster.conf")  # or the package would start a server
+    if not no_cluster.exists():
+        no_cluster.parent.mkdir(parents=True, exist_ok=True)
+        no_cluster.write_text("create_main_cluster = false\n", encoding="ascii")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "UCF_FORCE_CONFFOLD": "1"}
+    for command in (["apt-get", "update"], ["apt-get", "install", "-y", "postgresql-15"]):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise ServiceMissingError(f"{missing}; {' '.join(command)} said: {done.stderr.strip()[-500:]}")
+
+
+if __name__ == "__main__":
+    print(f"PostgreSQL {postgresql_15().major} in {PG15_BIN}")  # noqa: T201 - this is its output
+    sys.exit(0)
