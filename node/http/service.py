@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from actors.activity import Gap, TaskEvent
 from actors.authoring.registry import Registry
 from actors.intake import TaskSpec
-from runtime.core.task import Acceptance, NewTask, State, TaskView
+from runtime.core.task import Acceptance, NewTask, TaskView
 from runtime.ports import Store
 
 
@@ -21,27 +21,6 @@ class Submitted:
 
     task: NewTask
     acceptance: Acceptance
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskEvent:
-    """A task changed its state on this node. `sequence` only grows; it is the SSE event id."""
-
-    sequence: int
-    id: UUID
-    handler: str
-    state: State
-    attempt: int
-    at: datetime
-    error_type: str | None = None
-    run_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """The reader was too slow or asked for events that are no longer kept; `missed` is how many, -1 unknown."""
-
-    missed: int
 
 
 class Service(Protocol):
@@ -70,7 +49,7 @@ class Service(Protocol):
 
     async def retry(self, task_id: UUID) -> TaskView: ...
 
-    def subscribe(self, after: int | None) -> AbstractAsyncContextManager[AsyncIterator[TaskEvent | Gap]]:
+    def subscribe(self, after: int | None) -> AbstractContextManager[AsyncIterator[TaskEvent | Gap]]:
         """Live events of this node; `after` is a Last-Event-ID. Bounded: a slow reader gets a Gap."""
         ...
 

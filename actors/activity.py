@@ -1,0 +1,160 @@
+"""What this node has been doing lately: the log of task events, rates per second, recent failures.
+
+All bounded. Readers of the log hold a position in it, not a queue: a slow reader finds a gap, and costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from runtime.core.task import State
+
+EVENTS_KEPT: Final = 10_000
+FAILURES_KEPT: Final = 50
+RATE_WINDOW_S: Final = 120
+_LATENCIES_KEPT: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEvent:
+    """A task changed its state on this node. `sequence` only grows."""
+
+    sequence: int
+    id: UUID
+    handler: str
+    state: State
+    attempt: int
+    at: datetime
+    error_type: str | None = None
+    run_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The reader was too slow, or asked for events that are no longer kept; `missed` of them."""
+
+    missed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    id: UUID
+    handler: str
+    attempt: int
+    final: bool
+    error_type: str
+    message: str
+    at: datetime
+
+
+class EventLog:
+    def __init__(self, wall: Callable[[], datetime], keep: int = EVENTS_KEPT) -> None:
+        self._wall = wall
+        self._kept: deque[tuple[UUID, str, State, int, datetime, str | None, float | None]] = deque(maxlen=keep)
+        self._next = 1
+        self._readers: set[asyncio.Event] = set()
+
+    def publish(
+        self,
+        task_id: UUID,
+        handler: str,
+        state: State,
+        attempt: int,
+        error_type: str | None = None,
+        run_s: float | None = None,
+    ) -> None:
+        self._kept.append((task_id, handler, state, attempt, self._wall(), error_type, run_s))
+        self._next += 1
+        for reader in self._readers:
+            reader.set()
+
+    @contextmanager
+    def subscribe(self, after: int | None = None) -> Iterator[AsyncIterator[TaskEvent | Gap]]:
+        """Events after that sequence number (None: from now on), then live ones, without end."""
+        news = asyncio.Event()
+        self._readers.add(news)
+        try:
+            yield self._read(self._next - 1 if after is None else after, news)
+        finally:
+            self._readers.discard(news)
+
+    async def _read(self, after: int, news: asyncio.Event) -> AsyncIterator[TaskEvent | Gap]:
+        position = min(after, self._next - 1)  # a number from the future is of an earlier start of this node
+        while True:
+            news.clear()
+            oldest = self._next - len(self._kept)
+            if position + 1 < oldest:
+                yield Gap(oldest - 1 - position)
+                position = oldest - 1
+            for event in self._slice(position + 1):
+                yield event
+                position = event.sequence
+            if position == self._next - 1:
+                await news.wait()
+
+    def _slice(self, start: int, limit: int = 500) -> list[TaskEvent]:
+        oldest = self._next - len(self._kept)
+        first = start - oldest
+        last = min(len(self._kept), first + limit)
+        return [
+            TaskEvent(
+                sequence=oldest + index, id=id_, handler=handler, state=state, attempt=attempt, at=at,
+                error_type=error_type, run_s=run_s,
+            )
+            for index in range(first, last)
+            for id_, handler, state, attempt, at, error_type, run_s in (self._kept[index],)
+        ]  # fmt: skip
+
+
+class Rates:
+    """Counts per second over the last RATE_WINDOW_S seconds, by name."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self._now_s = now_s
+        self._names: dict[str, deque[tuple[int, int]]] = {}
+
+    def add(self, name: str, count: int = 1) -> None:
+        second = int(self._now_s())
+        series = self._names.setdefault(name, deque(maxlen=RATE_WINDOW_S + 1))
+        if series and series[-1][0] == second:
+            series[-1] = (second, series[-1][1] + count)
+        else:
+            series.append((second, count))
+
+    def series(self, name: str) -> list[int]:
+        """Counts of the last RATE_WINDOW_S whole seconds, oldest first."""
+        now = int(self._now_s())
+        found = dict(self._names.get(name, ()))
+        return [found.get(second, 0) for second in range(now - RATE_WINDOW_S, now)]
+
+    def per_s(self, name: str, over_s: int = 10) -> float:
+        return sum(self.series(name)[-over_s:]) / over_s
+
+
+class Activity:
+    def __init__(self, now_s: Callable[[], float], wall: Callable[[], datetime]) -> None:
+        self._wall = wall
+        self.events = EventLog(wall)
+        self.rates = Rates(now_s)
+        self.failures: deque[Failure] = deque(maxlen=FAILURES_KEPT)
+        self._latencies_s: deque[float] = deque(maxlen=_LATENCIES_KEPT)
+
+    def failed(self, task_id: UUID, handler: str, attempt: int, *, final: bool, error_type: str, message: str) -> None:
+        self.failures.append(Failure(task_id, handler, attempt, final, error_type, message[:300], self._wall()))
+
+    def latency(self, seconds: float) -> None:
+        """From due to outcome."""
+        self._latencies_s.append(seconds)
+
+    def latency_percentiles(self) -> dict[str, float] | None:
+        if not self._latencies_s:
+            return None
+        ordered = sorted(self._latencies_s)
+        return {f"p{p}": ordered[min(len(ordered) - 1, len(ordered) * p // 100)] for p in (50, 90, 99)}
