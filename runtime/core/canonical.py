@@ -1,8 +1,8 @@
 """JSON as it is kept: read without loss, one canonical form, one digest of a request.
 
 Law: what cannot be kept exactly is refused with its place, never rounded or replaced. orjson alone would
-turn an integer beyond 64 bits into a float, write NaN as null, and refuse a lone surrogate without saying
-where; so `read_json` takes the exact way wherever the bytes hold a hint of one of these, and costs nothing else.
+turn an integer beyond 64 bits into a float, write NaN as null, and refuse a lone surrogate without its place;
+so `read_json` takes the exact way wherever the bytes hold a hint of one of these, and costs nothing else.
 Places are JSON pointers (RFC 6901) in their URI fragment form: "#/payload/width".
 """
 
