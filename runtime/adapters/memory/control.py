@@ -1,0 +1,85 @@
+"""What people and retention do to tasks: cancel, replay, purge, forget."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from runtime.adapters.memory.rows import AttemptRow, OutcomeRow, WaitingRow
+from runtime.adapters.memory.tables import Tables
+from runtime.adapters.memory.working import cancel_waiting
+from runtime.core.task import AttemptKind, Status
+from runtime.errors import TaskNotFound, WrongState
+
+
+def cancel(tables: Tables, task_id: UUID, now: datetime) -> None:
+    """Raises TaskNotFound."""
+    if task_id in tables.waiting:
+        cancel_waiting(tables, task_id, now)
+        return
+    running = tables.running.get(task_id)
+    if running is not None:
+        running.cancel_requested_at = running.cancel_requested_at or now
+    elif task_id not in tables.tasks:
+        raise TaskNotFound(f"no task {task_id}")
+
+
+def replay(tables: Tables, task_id: UUID, now: datetime) -> None:
+    """Raises TaskNotFound, WrongState."""
+    task = tables.tasks.get(task_id)
+    if task is None:
+        raise TaskNotFound(f"no task {task_id}")
+    outcome = tables.outcomes.get(task_id)
+    if outcome is None or outcome.status is Status.SUCCEEDED:
+        state = _state(tables, task_id, now) if outcome is None else outcome.status.state
+        raise WrongState(f"task {task_id} is {state}; only failed and cancelled tasks can be replayed", state)
+    tables.drop_outcome(task_id)
+    if outcome.incarnation is not None:
+        tables.note(_set_aside(outcome))
+    expires_at = task.new.expires_at
+    tables.wait(
+        WaitingRow(
+            id=task_id,
+            due=now,
+            seq=task.seq,
+            expires_at=None if expires_at is None or expires_at <= now else expires_at,
+            band=task.new.band,
+            attempt=outcome.attempt + 1,
+        )
+    )
+
+
+def _state(tables: Tables, task_id: UUID, now: datetime) -> str:
+    waiting = tables.waiting.get(task_id)
+    if waiting is None:
+        return "running"
+    return "ready" if waiting.due <= now else "scheduled"
+
+
+def _set_aside(outcome: OutcomeRow) -> AttemptRow:
+    return AttemptRow(
+        id=outcome.id,
+        incarnation=outcome.incarnation,
+        started_at=outcome.started_at,
+        ended_at=outcome.finished_at,
+        attempt=outcome.attempt,
+        kind=AttemptKind.REPLAYED,
+        error=outcome.error,
+    )
+
+
+def forget(
+    tables: Tables, *, finished_before_s: float, keys_before_s: float, limit: int, now: datetime
+) -> int:
+    finished_before = now - timedelta(seconds=finished_before_s)
+    keys_before = now - timedelta(seconds=keys_before_s)
+    going: list[UUID] = []
+    for finished_at, task_id in tables.finished.ascending():
+        if finished_at >= finished_before or len(going) >= limit:
+            break
+        task = tables.tasks[task_id]
+        if task.new.idempotency_key is None or task.created_at < keys_before:
+            going.append(task_id)
+    for task_id in going:
+        tables.delete(task_id)
+    return len(going)

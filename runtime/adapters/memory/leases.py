@@ -1,0 +1,112 @@
+"""Which incarnations are alive, by one clock.
+
+Law: an incarnation's number only grows; `left` and `dead` are terminal. A renewal after the lease had run
+out starts a new unbroken time, and only a member that has been unbroken for one lease may declare another
+dead: so whoever just came back with the clock or the record itself kills nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+from runtime.adapters.memory.rows import LeaseRow
+from runtime.core.task import NodeView
+from runtime.errors import IncarnationDead, InvalidInput
+
+SHOWN_AFTER_END_S: Final = 3600.0
+STATES: Final = ("joining", "active", "draining", "left")
+
+
+class Leases:
+    def __init__(self) -> None:
+        self._rows: dict[int, LeaseRow] = {}
+
+    def join(self, node: str, lease_s: float, about: Mapping[str, object], now: datetime) -> int:
+        incarnation = len(self._rows) + 1
+        self._rows[incarnation] = LeaseRow(
+            incarnation=incarnation,
+            node=node,
+            started_at=now,
+            alive_until=now + timedelta(seconds=lease_s),
+            unbroken_since=now,
+            about=dict(about),
+        )
+        return incarnation
+
+    def renew(self, incarnation: int, lease_s: float, now: datetime) -> float:
+        row = self._living(incarnation)
+        if _run_out(row, lease_s, now):
+            row.unbroken_since = now
+        row.alive_until = now + timedelta(seconds=lease_s)
+        return lease_s
+
+    def set_state(self, incarnation: int, state: str, now: datetime) -> None:
+        if state not in STATES:
+            raise InvalidInput(f"state {state!r} is none of {', '.join(STATES)}")
+        row = self._rows.get(incarnation)
+        if state == "left" and row is not None and row.state == "left":
+            return
+        row = self._living(incarnation)
+        row.state = state
+        if state == "left":
+            row.ended_at = now
+
+    def bury(self, by: int, lease_s: float, now: datetime) -> list[int]:
+        witness = self._rows.get(by)
+        if witness is None or witness.ended or _run_out(witness, lease_s, now):
+            return []
+        if witness.unbroken_since > now - timedelta(seconds=lease_s):
+            return []
+        buried = [
+            row
+            for row in self._rows.values()
+            if row is not witness and not row.ended and _run_out(row, lease_s, now)
+        ]
+        for row in buried:
+            row.state = "dead"
+            row.ended_at = now
+        return [row.incarnation for row in buried]
+
+    def alive(self, incarnation: int, now: datetime) -> bool:
+        """May take work: has neither left nor died, and its lease has not run out."""
+        row = self._rows.get(incarnation)
+        return row is not None and not row.ended and row.alive_until > now
+
+    def ended(self, incarnation: int) -> bool:
+        """Dead, left or unknown: what it runs is to be repaired."""
+        row = self._rows.get(incarnation)
+        return row is None or row.ended
+
+    def node_of(self, incarnation: int | None) -> str | None:
+        row = None if incarnation is None else self._rows.get(incarnation)
+        return None if row is None else row.node
+
+    def views(self, now: datetime) -> list[NodeView]:
+        shown_since = now - timedelta(seconds=SHOWN_AFTER_END_S)
+        return [
+            NodeView(
+                node=row.node,
+                incarnation=row.incarnation,
+                state=row.state,
+                started_at=row.started_at,
+                alive_for_s=(row.alive_until - now).total_seconds(),
+                about=dict(row.about),
+            )
+            for row in self._rows.values()
+            if row.ended_at is None or row.ended_at >= shown_since
+        ]
+
+    def _living(self, incarnation: int) -> LeaseRow:
+        row = self._rows.get(incarnation)
+        if row is None:
+            raise IncarnationDead(f"incarnation {incarnation} is not on record")
+        if row.ended:
+            raise IncarnationDead(f"incarnation {incarnation} of {row.node} is {row.state}")
+        return row
+
+
+def _run_out(row: LeaseRow, lease_s: float, now: datetime) -> bool:
+    """Past, or further away than any renewal could have set it: then the clock has stepped back."""
+    return not now < row.alive_until <= now + timedelta(seconds=lease_s)

@@ -1,0 +1,53 @@
+"""Names that all nodes share: interned bands and the catalog of handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from runtime.core.task import Band, BandKey, HandlerEntry
+
+
+class Names:
+    def __init__(self) -> None:
+        self._bands: dict[BandKey, Band] = {}
+        self._by_id: list[Band] = []  # index = id - 1: bands are never deleted
+        self._handlers: dict[str, HandlerEntry] = {}
+
+    def intern(self, keys: Iterable[BandKey]) -> list[Band]:
+        return [self._bands.get(key) or self._make(key) for key in keys]
+
+    def band(self, band_id: int) -> Band:
+        """The band of a positive or negative id."""
+        return self._by_id[abs(band_id) - 1]
+
+    def bands(self, after: int) -> list[Band]:
+        return self._by_id[max(after, 0) :]
+
+    def publish(self, entries: Sequence[HandlerEntry]) -> None:
+        for entry in entries:
+            known = self._handlers.get(entry.name)
+            self._handlers[entry.name] = replace(entry, paused=known is not None and known.paused)
+
+    def handlers(self) -> list[HandlerEntry]:
+        return [entry for _, entry in sorted(self._handlers.items())]
+
+    def set_paused(self, handler: str, *, paused: bool) -> bool:
+        known = self._handlers.get(handler)
+        if known is None:
+            return False
+        self._handlers[handler] = replace(known, paused=paused)
+        return True
+
+    def _make(self, key: BandKey) -> Band:
+        band = Band(
+            id=len(self._by_id) + 1,
+            handler=key.handler,
+            lane=key.lane,
+            tenant=key.tenant,
+            requires=key.requires,
+            keyed=key.keyed,
+        )
+        self._by_id.append(band)
+        self._bands[key] = band
+        return band

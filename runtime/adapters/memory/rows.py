@@ -1,0 +1,95 @@
+"""The rows of the in-memory record; the same tables as PostgreSQL's (adapters/postgres/migrations)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from runtime.core.task import AttemptKind, Codec, ErrorInfo, NewTask, Progress, Reason, Status
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """Written once."""
+
+    new: NewTask
+    seq: int
+    created_at: datetime
+    run_at: datetime  # first due time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingRow:
+    id: UUID
+    due: datetime
+    seq: int
+    expires_at: datetime | None
+    band: int  # negative: suspects
+    attempt: int  # that will run next
+    failures: int = 0
+    crashes: int = 0
+    reason: Reason = Reason.NONE
+
+
+@dataclass(slots=True, kw_only=True)
+class RunningRow:
+    """The only row with columns that change."""
+
+    id: UUID
+    incarnation: int
+    seq: int
+    started_at: datetime
+    expires_at: datetime | None
+    band: int  # always positive
+    attempt: int
+    failures: int = 0
+    crashes: int = 0
+    alone: bool = False
+    cancel_requested_at: datetime | None = None
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeRow:
+    id: UUID
+    incarnation: int | None  # None: ended while it waited
+    started_at: datetime | None
+    finished_at: datetime
+    attempt: int  # attempts begun
+    failures: int
+    crashes: int
+    status: Status
+    result: bytes | None = None
+    result_codec: Codec = Codec.JSON
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRow:
+    """An attempt that committed no outcome, or one whose outcome a replay set aside."""
+
+    id: UUID
+    incarnation: int | None
+    started_at: datetime | None
+    ended_at: datetime
+    attempt: int
+    kind: AttemptKind
+    error: ErrorInfo | None
+
+
+@dataclass(slots=True, kw_only=True)
+class LeaseRow:
+    incarnation: int
+    node: str
+    started_at: datetime
+    alive_until: datetime
+    unbroken_since: datetime
+    state: str = "joining"
+    ended_at: datetime | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ended(self) -> bool:
+        return self.state in {"left", "dead"}

@@ -1,0 +1,201 @@
+"""The whole record in memory: for tests, the Harness and simulation.
+
+Law: the same answers as PostgreSQL (tests/contract runs on both). No method awaits anything, so each is
+atomic; time comes from the clock that was passed in; what is handed in and out is immutable. Nothing here
+survives the process.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from runtime.adapters.memory import accepting, control, working
+from runtime.adapters.memory.leases import Leases
+from runtime.adapters.memory.names import Names
+from runtime.adapters.memory.reading import Reader
+from runtime.adapters.memory.tables import Tables
+from runtime.core.task import (
+    Acceptance,
+    AttemptView,
+    Band,
+    BandKey,
+    Census,
+    Claim,
+    HandlerEntry,
+    NewTask,
+    NodeView,
+    Orphan,
+    Page,
+    Progress,
+    Settlement,
+    Take,
+    TaskFilter,
+    TaskView,
+    Verdict,
+)
+
+
+class MemoryStore:
+    """Implements runtime.ports.Store. `now` returns an aware datetime that never has to move by itself."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._tables = Tables()
+        self._leases = Leases()
+        self._names = Names()
+
+    async def now(self) -> datetime:
+        return self._now()
+
+    # -- TaskStore -----------------------------------------------------------------------------------
+
+    async def accept(self, groups: Sequence[Sequence[NewTask]]) -> builtins.list[builtins.list[Acceptance]]:
+        return accepting.accept(self._tables, self._leases, groups, self._now())
+
+    async def claim(self, offers: Sequence[tuple[UUID, int]], incarnation: int) -> builtins.list[Claim]:
+        now = self._now()
+        if not self._leases.alive(incarnation, now):
+            return []
+        return working.claim(self._tables, offers, incarnation, now)
+
+    async def pull(
+        self, takes: Sequence[Take], incarnation: int, *, alone: bool = False
+    ) -> builtins.list[Claim]:
+        now = self._now()
+        if not self._leases.alive(incarnation, now):
+            return []
+        return working.pull(self._tables, takes, incarnation, now, alone=alone)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> builtins.list[Verdict]:
+        return working.settle(self._tables, self._leases, settlements, self._now())
+
+    async def orphans(self, limit: int) -> builtins.list[Orphan]:
+        return working.orphans(self._tables, self._leases, limit)
+
+    async def held(self, incarnation: int) -> builtins.list[Orphan]:
+        return working.held(self._tables, incarnation)
+
+    async def expire(self, limit: int) -> builtins.list[UUID]:
+        return working.expire(self._tables, limit, self._now())
+
+    async def report_progress(self, incarnation: int, reports: Mapping[tuple[UUID, int], Progress]) -> None:
+        working.report_progress(self._tables, incarnation, reports)
+
+    async def cancel_requests(self, incarnation: int) -> builtins.list[tuple[UUID, int]]:
+        return working.cancel_requests(self._tables, incarnation)
+
+    # -- TaskControl ---------------------------------------------------------------------------------
+
+    async def cancel(self, task_id: UUID) -> TaskView:
+        control.cancel(self._tables, task_id, self._now())
+        return self._existing(task_id)
+
+    async def cancel_matching(
+        self, which: TaskFilter, limit: int, *, dry_run: bool = False
+    ) -> tuple[int, int]:
+        matching = self._reader().unfinished(which, limit)
+        if dry_run:
+            return len(matching), 0
+        for task_id in matching:
+            control.cancel(self._tables, task_id, self._now())
+        return len(matching), len(matching)
+
+    async def replay(self, task_id: UUID) -> TaskView:
+        control.replay(self._tables, task_id, self._now())
+        return self._existing(task_id)
+
+    async def replay_matching(
+        self, which: TaskFilter, limit: int, *, dry_run: bool = False
+    ) -> tuple[int, int]:
+        matching = self._reader().dead_letters(which, limit)
+        if dry_run:
+            return len(matching), 0
+        for task_id in matching:
+            control.replay(self._tables, task_id, self._now())
+        return len(matching), len(matching)
+
+    async def purge_matching(
+        self, which: TaskFilter, limit: int, *, dry_run: bool = False
+    ) -> tuple[int, int]:
+        matching = self._reader().dead_letters(which, limit)
+        if dry_run:
+            return len(matching), 0
+        for task_id in matching:
+            self._tables.delete(task_id)
+        return len(matching), len(matching)
+
+    async def forget(self, *, finished_before_s: float, keys_before_s: float, limit: int) -> int:
+        return control.forget(
+            self._tables,
+            finished_before_s=finished_before_s,
+            keys_before_s=keys_before_s,
+            limit=limit,
+            now=self._now(),
+        )
+
+    # -- TaskQueries ---------------------------------------------------------------------------------
+
+    async def get(self, task_id: UUID) -> TaskView | None:
+        return self._reader().view(task_id)
+
+    async def get_many(self, ids: Sequence[UUID]) -> builtins.list[TaskView]:
+        return self._reader().views(ids)
+
+    async def finished(self, ids: Sequence[UUID]) -> builtins.list[TaskView]:
+        return self._reader().finished(ids)
+
+    async def attempts(self, task_id: UUID) -> builtins.list[AttemptView]:
+        return self._reader().attempts(task_id)
+
+    async def list(self, which: TaskFilter, limit: int, before: UUID | None = None) -> Page:
+        return self._reader().page(which, limit, before)
+
+    async def census(self) -> Census:
+        return self._reader().census()
+
+    # -- Members -------------------------------------------------------------------------------------
+
+    async def join(self, node: str, lease_s: float, about: Mapping[str, object]) -> int:
+        return self._leases.join(node, lease_s, about, self._now())
+
+    async def renew(self, incarnation: int, lease_s: float) -> float:
+        return self._leases.renew(incarnation, lease_s, self._now())
+
+    async def set_state(self, incarnation: int, state: str) -> None:
+        self._leases.set_state(incarnation, state, self._now())
+
+    async def bury(self, by: int, lease_s: float) -> builtins.list[int]:
+        return self._leases.bury(by, lease_s, self._now())
+
+    async def nodes(self) -> builtins.list[NodeView]:
+        return self._leases.views(self._now())
+
+    # -- Catalog -------------------------------------------------------------------------------------
+
+    async def intern(self, keys: Iterable[BandKey]) -> builtins.list[Band]:
+        return self._names.intern(keys)
+
+    async def bands(self, after: int = 0) -> builtins.list[Band]:
+        return self._names.bands(after)
+
+    async def publish(self, entries: Sequence[HandlerEntry]) -> None:
+        self._names.publish(entries)
+
+    async def handlers(self) -> builtins.list[HandlerEntry]:
+        return self._names.handlers()
+
+    async def set_paused(self, handler: str, *, paused: bool) -> bool:
+        return self._names.set_paused(handler, paused=paused)
+
+    # ------------------------------------------------------------------------------------------------
+
+    def _reader(self) -> Reader:
+        return Reader(self._tables, self._leases, self._names, self._now())
+
+    def _existing(self, task_id: UUID) -> TaskView:
+        view = self._reader().view(task_id)
+        assert view is not None, "it was there a statement ago"
+        return view

@@ -1,0 +1,106 @@
+"""The tables of the record and the indexes beside them.
+
+Law: a task's state is the table its id is in; rows are moved by the methods here and nowhere else, so that
+the indexes are always in step. Nothing here decides, reads a clock or refuses.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from datetime import datetime
+from uuid import UUID
+
+from runtime.adapters.memory.ordered import Ordered
+from runtime.adapters.memory.rows import AttemptRow, OutcomeRow, RunningRow, TaskRow, WaitingRow
+from runtime.core.task import Status
+
+Due = tuple[datetime, int, UUID]  # (due, seq, id)
+
+
+class Tables:
+    def __init__(self) -> None:
+        self.tasks: dict[UUID, TaskRow] = {}
+        self.waiting: dict[UUID, WaitingRow] = {}
+        self.running: dict[UUID, RunningRow] = {}
+        self.outcomes: dict[UUID, OutcomeRow] = {}
+        self.attempts: dict[UUID, dict[int, AttemptRow]] = {}
+        # indexes
+        self.keys: dict[tuple[str, str], UUID] = {}  # (tenant, idempotency key)
+        self.ids: Ordered[UUID] = Ordered()
+        self.bands: dict[int, Ordered[Due]] = {}  # what waits, by signed band
+        self.expiry: Ordered[tuple[datetime, int, UUID]] = Ordered()  # of what waits: (expires_at, seq, id)
+        self.held: defaultdict[int, dict[UUID, None]] = defaultdict(dict)  # what runs, by incarnation
+        self.running_in: Counter[int] = Counter()  # how much runs, by band
+        self.finished: Ordered[tuple[datetime, UUID]] = Ordered()  # (finished_at, id)
+        self.ended: dict[Status, dict[UUID, None]] = {status: {} for status in Status}
+        self._seq = 0
+
+    def next_seq(self) -> int:
+        self._seq += 1
+        return self._seq
+
+    def insert(self, row: TaskRow) -> None:
+        new = row.new
+        self.tasks[new.id] = row
+        self.ids.add(new.id)
+        if new.idempotency_key is not None:
+            self.keys[new.tenant, new.idempotency_key] = new.id
+
+    def delete(self, task_id: UUID) -> None:
+        """The task with everything that hangs on it; it must be final."""
+        self.drop_outcome(task_id)
+        new = self.tasks.pop(task_id).new
+        self.ids.remove(task_id)
+        self.attempts.pop(task_id, None)
+        if new.idempotency_key is not None:
+            del self.keys[new.tenant, new.idempotency_key]
+
+    def wait(self, row: WaitingRow) -> None:
+        self.waiting[row.id] = row
+        queue = self.bands.get(row.band)
+        if queue is None:
+            queue = self.bands[row.band] = Ordered()
+        queue.add((row.due, row.seq, row.id))
+        if row.expires_at is not None:
+            self.expiry.add((row.expires_at, row.seq, row.id))
+
+    def unwait(self, task_id: UUID) -> WaitingRow:
+        row = self.waiting.pop(task_id)
+        queue = self.bands[row.band]
+        queue.remove((row.due, row.seq, row.id))
+        if not queue:
+            del self.bands[row.band]
+        if row.expires_at is not None:
+            self.expiry.remove((row.expires_at, row.seq, row.id))
+        return row
+
+    def run(self, row: RunningRow) -> None:
+        self.running[row.id] = row
+        self.held[row.incarnation][row.id] = None
+        self.running_in[row.band] += 1
+
+    def unrun(self, task_id: UUID) -> RunningRow:
+        row = self.running.pop(task_id)
+        held = self.held[row.incarnation]
+        del held[task_id]
+        if not held:
+            del self.held[row.incarnation]
+        self.running_in[row.band] -= 1
+        if not self.running_in[row.band]:
+            del self.running_in[row.band]
+        return row
+
+    def end(self, row: OutcomeRow) -> None:
+        self.outcomes[row.id] = row
+        self.finished.add((row.finished_at, row.id))
+        self.ended[row.status][row.id] = None
+
+    def drop_outcome(self, task_id: UUID) -> OutcomeRow:
+        row = self.outcomes.pop(task_id)
+        self.finished.remove((row.finished_at, row.id))
+        del self.ended[row.status][task_id]
+        return row
+
+    def note(self, row: AttemptRow) -> None:
+        """What an attempt met first stays."""
+        self.attempts.setdefault(row.id, {}).setdefault(row.attempt, row)
