@@ -6,37 +6,39 @@ Groups are taken one after the other; of equal keys the first one stored is the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from uuid import UUID
+from typing import TYPE_CHECKING
 
 from runtime.adapters.memory import content
-from runtime.adapters.memory.leases import Leases
 from runtime.adapters.memory.rows import RunningRow, TaskRow, WaitingRow
-from runtime.adapters.memory.tables import Tables
 from runtime.core.task import Acceptance, Duplicate, KeyReused, NewTask, Refused, Stored, Undone
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from runtime.adapters.memory.leases import Leases
+    from runtime.adapters.memory.tables import Tables
 
 
 @dataclass(slots=True)
 class Plan:
-    """What a group comes to. Items are final answers, or the task that is to be written."""
+    """What a group comes to: an answer per task, and the rows that are to be written."""
 
-    items: list[Acceptance | NewTask] = field(default_factory=list)
-    fresh: dict[UUID, NewTask] = field(default_factory=dict)
+    answers: list[Acceptance] = field(default_factory=list)
+    fresh: dict[UUID, TaskRow] = field(default_factory=dict)
     fresh_keys: dict[tuple[str, str], NewTask] = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
-        return not any(isinstance(item, KeyReused | Refused) for item in self.items)
+        return not any(isinstance(answer, KeyReused | Refused) for answer in self.answers)
 
     def undone(self) -> list[Acceptance]:
-        """The answers of a group that falls."""
+        """The answers of a group that falls: what was there before stays, what would be new is undone."""
         return [
-            Undone()
-            if isinstance(item, NewTask) or (isinstance(item, Duplicate) and item.id in self.fresh)
-            else item
-            for item in self.items
+            Undone() if isinstance(answer, Stored | Duplicate) and answer.id in self.fresh else answer
+            for answer in self.answers
         ]
 
 
@@ -46,73 +48,76 @@ def accept(
     answers = []
     for group in groups:
         plan = plan_group(tables, group, now)
-        answers.append(write_group(tables, leases, plan, now) if plan.whole else plan.undone())
+        if plan.whole:
+            write_group(tables, leases, plan, now)
+        answers.append(plan.answers if plan.whole else plan.undone())
     return answers
 
 
 def plan_group(tables: Tables, group: Sequence[NewTask], now: datetime) -> Plan:
     plan = Plan()
     for new in group:
-        item = _judge(tables, plan, new, now)
-        plan.items.append(item)
-        if item is new and new.id not in plan.fresh:
-            plan.fresh[new.id] = new
-            if new.idempotency_key is not None:
-                plan.fresh_keys[new.tenant, new.idempotency_key] = new
+        plan.answers.append(_judge(tables, plan, new, now))
     return plan
 
 
-def write_group(tables: Tables, leases: Leases, plan: Plan, now: datetime) -> list[Acceptance]:
-    """Store a whole plan; its answers in order."""
-    stored = {task_id: _store(tables, leases, new, now) for task_id, new in plan.fresh.items()}
-    return [stored[item.id] if isinstance(item, NewTask) else item for item in plan.items]
+def write_group(tables: Tables, leases: Leases, plan: Plan, now: datetime) -> None:
+    """Store a whole plan."""
+    for row in plan.fresh.values():
+        tables.insert(row)
+        born_on = row.new.born_on
+        if born_on is not None and row.run_at <= now and leases.alive(born_on, now):
+            tables.run(_born(row, born_on, now))
+        else:
+            tables.wait(_first_wait(row))
 
 
-def _judge(tables: Tables, plan: Plan, new: NewTask, now: datetime) -> Acceptance | NewTask:
-    known = tables.tasks.get(new.id)
+def _judge(tables: Tables, plan: Plan, new: NewTask, now: datetime) -> Acceptance:
+    known = tables.tasks.get(new.id) or plan.fresh.get(new.id)
     if known is not None:  # a repeat after a lost answer
-        return Stored(new.id, known.seq, known.created_at, known.run_at)
+        return _stored(known)
     wrong = content.wrong_with_task(new)
-    if wrong is None and _first_due(new, now) is None:
-        wrong = f"delay_s {new.delay_s} leads to no instant"
-    if wrong is not None:
-        return Refused(wrong)
-    if new.idempotency_key is None or new.id in plan.fresh:
-        return new
-    key = (new.tenant, new.idempotency_key)
-    holder = plan.fresh_keys.get(key)
-    if holder is None and key in tables.keys:
-        holder = tables.tasks[tables.keys[key]].new
-    if holder is None:
-        return new
-    if holder.digest == new.digest:
-        return Duplicate(holder.id)
-    return KeyReused(holder.id, holder.digest or b"")
+    due = new.run_at or content.later(now, new.delay_s)
+    if wrong is not None or due is None:
+        return Refused(wrong or f"delay_s {new.delay_s} leads to no instant")
+    if new.idempotency_key is not None:
+        key = (new.tenant, new.idempotency_key)
+        holder = plan.fresh_keys.get(key) or _holder(tables, key)
+        if holder is not None:
+            same = holder.digest == new.digest
+            return Duplicate(holder.id) if same else KeyReused(holder.id, holder.digest or b"")
+        plan.fresh_keys[key] = new
+    row = plan.fresh[new.id] = TaskRow(new, tables.next_seq(), now, due)
+    return _stored(row)
 
 
-def _first_due(new: NewTask, now: datetime) -> datetime | None:
-    return new.run_at or content.later(now, new.delay_s)
+def _holder(tables: Tables, key: tuple[str, str]) -> NewTask | None:
+    task_id = tables.keys.get(key)
+    return None if task_id is None else tables.tasks[task_id].new
 
 
-def _store(tables: Tables, leases: Leases, new: NewTask, now: datetime) -> Stored:
-    due = _first_due(new, now)
-    assert due is not None, "a plan holds no task that could not be dated"
-    row = TaskRow(new, tables.next_seq(), now, due)
-    tables.insert(row)
-    if new.born_on is not None and due <= now and leases.alive(new.born_on, now):
-        tables.run(
-            RunningRow(
-                id=new.id,
-                incarnation=new.born_on,
-                seq=row.seq,
-                started_at=now,
-                expires_at=new.expires_at,
-                band=new.band,
-                attempt=1,
-            )
-        )
-    else:
-        tables.wait(
-            WaitingRow(id=new.id, due=due, seq=row.seq, expires_at=new.expires_at, band=new.band, attempt=1)
-        )
-    return Stored(new.id, row.seq, row.created_at, due)
+def _stored(row: TaskRow) -> Stored:
+    return Stored(row.new.id, row.seq, row.created_at, row.run_at)
+
+
+def _born(row: TaskRow, incarnation: int, now: datetime) -> RunningRow:
+    return RunningRow(
+        id=row.new.id,
+        incarnation=incarnation,
+        seq=row.seq,
+        started_at=now,
+        expires_at=row.new.expires_at,
+        band=row.new.band,
+        attempt=1,
+    )
+
+
+def _first_wait(row: TaskRow) -> WaitingRow:
+    return WaitingRow(
+        id=row.new.id,
+        due=row.run_at,
+        seq=row.seq,
+        expires_at=row.new.expires_at,
+        band=row.new.band,
+        attempt=1,
+    )

@@ -6,15 +6,18 @@ a slot is one of 4096, a key fits a page of its index.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from runtime.core.task import ErrorInfo, Finish, NewTask, Progress, Requeue
+from runtime.core.slots import SLOTS
 
-SLOTS: Final = 4096
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runtime.core.task import ErrorInfo, Finish, NewTask, Progress, Requeue
+
 INDEXED_BYTES_MAX: Final = 2692  # a third of a page of 8 kB less its overhead; what a B-tree holds at most
 INT4_MAX: Final = 2**31 - 1
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from uuid import UUID
+from typing import TYPE_CHECKING
 
 from runtime.adapters.memory.rows import AttemptRow, OutcomeRow, WaitingRow
-from runtime.adapters.memory.tables import Tables
 from runtime.adapters.memory.working import cancel_waiting
 from runtime.core.task import AttemptKind, Status
 from runtime.errors import TaskNotFound, WrongState
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from runtime.adapters.memory.tables import Tables
 
 
 def cancel(tables: Tables, task_id: UUID, now: datetime) -> None:

@@ -7,13 +7,15 @@ dead: so whoever just came back with the clock or the record itself kills nobody
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from runtime.adapters.memory.rows import LeaseRow
 from runtime.core.task import NodeView
 from runtime.errors import IncarnationDead, InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SHOWN_AFTER_END_S: Final = 3600.0
 STATES: Final = ("joining", "active", "draining", "left")

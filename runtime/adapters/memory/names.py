@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from runtime.core.task import Band, BandKey, HandlerEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 
 class Names:

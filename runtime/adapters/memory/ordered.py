@@ -7,10 +7,11 @@ than that however much is stored (one flat list moves all of them for a removal 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from _typeshed import SupportsRichComparison
 
 K = TypeVar("K", bound="SupportsRichComparison")

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from runtime.adapters.memory.leases import Leases
-from runtime.adapters.memory.names import Names
-from runtime.adapters.memory.rows import OutcomeRow, RunningRow, TaskRow, WaitingRow
-from runtime.adapters.memory.tables import Tables
 from runtime.core.task import (
     AttemptView,
     BandCount,
@@ -23,6 +17,15 @@ from runtime.core.task import (
     TaskFilter,
     TaskView,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from runtime.adapters.memory.leases import Leases
+    from runtime.adapters.memory.names import Names
+    from runtime.adapters.memory.rows import OutcomeRow, RunningRow, TaskRow, WaitingRow
+    from runtime.adapters.memory.tables import Tables
 
 ROWS_LOOKED_AT_MAX: Final = 10_000  # per page of a list
 
@@ -47,10 +50,12 @@ class Reader:
             return State.RUNNING
         return self.tables.outcomes[task_id].status.state
 
-    def view(self, task_id: UUID, *, with_result: bool = True) -> TaskView | None:
-        task = self.tables.tasks.get(task_id)
-        if task is None:
-            return None
+    def view(self, task_id: UUID) -> TaskView | None:
+        return self.existing(task_id) if task_id in self.tables.tasks else None
+
+    def existing(self, task_id: UUID, *, with_result: bool = True) -> TaskView:
+        """Raises KeyError."""
+        task = self.tables.tasks[task_id]
         waiting = self.tables.waiting.get(task_id)
         if waiting is not None:
             return self._view_waiting(task, waiting)
@@ -142,7 +147,7 @@ class Reader:
     # -- many tasks ----------------------------------------------------------------------------------
 
     def views(self, ids: Sequence[UUID]) -> list[TaskView]:
-        return [view for view in map(self.view, dict.fromkeys(ids)) if view is not None]
+        return [self.existing(task_id) for task_id in dict.fromkeys(ids) if task_id in self.tables.tasks]
 
     def finished(self, ids: Sequence[UUID]) -> list[TaskView]:
         return self.views([task_id for task_id in ids if task_id in self.tables.outcomes])
@@ -176,9 +181,7 @@ class Reader:
                 return Page(tuple(found), last)
             looked_at, last = looked_at + 1, task_id
             if self.matches(which, task_id):
-                view = self.view(task_id, with_result=False)
-                assert view is not None, "the index names tasks that exist"
-                found.append(view)
+                found.append(self.existing(task_id, with_result=False))
         return Page(tuple(found), None)
 
     def _candidates(self, which: TaskFilter, before: UUID | None) -> Iterator[UUID]:

@@ -7,35 +7,39 @@ survives the process.
 
 from __future__ import annotations
 
-import builtins
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
-from uuid import UUID
+from typing import TYPE_CHECKING
 
 from runtime.adapters.memory import accepting, control, working
 from runtime.adapters.memory.leases import Leases
 from runtime.adapters.memory.names import Names
 from runtime.adapters.memory.reading import Reader
 from runtime.adapters.memory.tables import Tables
-from runtime.core.task import (
-    Acceptance,
-    AttemptView,
-    Band,
-    BandKey,
-    Census,
-    Claim,
-    HandlerEntry,
-    NewTask,
-    NodeView,
-    Orphan,
-    Page,
-    Progress,
-    Settlement,
-    Take,
-    TaskFilter,
-    TaskView,
-    Verdict,
-)
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from runtime.core.task import (
+        Acceptance,
+        AttemptView,
+        Band,
+        BandKey,
+        Census,
+        Claim,
+        HandlerEntry,
+        NewTask,
+        NodeView,
+        Orphan,
+        Page,
+        Progress,
+        Settlement,
+        Take,
+        TaskFilter,
+        TaskView,
+        Verdict,
+    )
 
 
 class MemoryStore:
@@ -91,7 +95,7 @@ class MemoryStore:
 
     async def cancel(self, task_id: UUID) -> TaskView:
         control.cancel(self._tables, task_id, self._now())
-        return self._existing(task_id)
+        return self._reader().existing(task_id)
 
     async def cancel_matching(
         self, which: TaskFilter, limit: int, *, dry_run: bool = False
@@ -105,7 +109,7 @@ class MemoryStore:
 
     async def replay(self, task_id: UUID) -> TaskView:
         control.replay(self._tables, task_id, self._now())
-        return self._existing(task_id)
+        return self._reader().existing(task_id)
 
     async def replay_matching(
         self, which: TaskFilter, limit: int, *, dry_run: bool = False
@@ -194,8 +198,3 @@ class MemoryStore:
 
     def _reader(self) -> Reader:
         return Reader(self._tables, self._leases, self._names, self._now())
-
-    def _existing(self, task_id: UUID) -> TaskView:
-        view = self._reader().view(task_id)
-        assert view is not None, "it was there a statement ago"
-        return view

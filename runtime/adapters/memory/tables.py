@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from datetime import datetime
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from runtime.adapters.memory.ordered import Ordered
-from runtime.adapters.memory.rows import AttemptRow, OutcomeRow, RunningRow, TaskRow, WaitingRow
 from runtime.core.task import Status
+
+if TYPE_CHECKING:
+    from runtime.adapters.memory.rows import AttemptRow, OutcomeRow, RunningRow, TaskRow, WaitingRow
 
 Due = tuple[datetime, int, UUID]  # (due, seq, id)
 

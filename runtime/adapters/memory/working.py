@@ -5,16 +5,13 @@ Law: a running row is left only through its fence (id, attempt, incarnation) or 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from itertools import islice, takewhile
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from runtime.adapters.memory import content
 from runtime.adapters.memory.accepting import Plan, plan_group, write_group
-from runtime.adapters.memory.leases import Leases
 from runtime.adapters.memory.rows import AttemptRow, OutcomeRow, RunningRow, WaitingRow
-from runtime.adapters.memory.tables import Due, Tables
 from runtime.core.task import (
     Claim,
     ErrorInfo,
@@ -27,6 +24,13 @@ from runtime.core.task import (
     Take,
     Verdict,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from runtime.adapters.memory.leases import Leases
+    from runtime.adapters.memory.tables import Due, Tables
 
 # -- claim and pull ----------------------------------------------------------------------------------
 
