@@ -11,7 +11,7 @@ from uuid import UUID
 from actors.activity import Gap, TaskEvent
 from actors.authoring.registry import Registry
 from actors.intake import TaskSpec
-from runtime.core.task import Acceptance, NewTask, TaskView
+from runtime.core.task import Acceptance, Band, NewTask, TaskView
 from runtime.ports import Store
 
 
@@ -21,6 +21,7 @@ class Submitted:
 
     task: NewTask
     acceptance: Acceptance
+    band: Band  # of the task: what the answer tells of handler, lane and tags
 
 
 class Service(Protocol):
@@ -35,8 +36,31 @@ class Service(Protocol):
     @property
     def draining(self) -> bool: ...
 
+    @property
+    def node(self) -> str:
+        """This node's name."""
+        ...
+
+    def home(self, slot: int) -> str | None:
+        """The node that owns the slot; None while nobody does."""
+        ...
+
+    def waits_for(self, view: TaskView) -> tuple[str, str]:
+        """(reason, detail) why a `ready` task does not run yet, as far as this node knows.
+
+        The reasons are words of `waiting.reason`: paused, no_handler, no_tags, no_capacity …
+        """
+        ...
+
+    def backlog(self) -> int:
+        """How many tasks wait, as last counted; cheap."""
+        ...
+
     async def submit(self, specs: Sequence[TaskSpec]) -> list[Submitted]:
-        """Validate and store all or none; InvalidInput pointers start with '#/<index>/…' when there are several."""
+        """Validate and store all or none.
+
+        InvalidInput pointers start with '#/<index>/…' when there are several.
+        """
         ...
 
     async def wait(self, task_id: UUID, timeout_s: float) -> TaskView | None:
@@ -54,7 +78,7 @@ class Service(Protocol):
         ...
 
     def live_stats(self) -> Mapping[str, object]:
-        """What is known without asking the record: rates, capacity, running tasks, recent failures, last census."""
+        """Known without asking the record: the fields of `node.http.stats.Stats`, as far as there are."""
         ...
 
     async def ready(self) -> str | None:
