@@ -80,7 +80,8 @@ def _stat(pid: int) -> tuple[Process, int, str] | None:
     return Process(pid, int(fields[19]), name), int(fields[1]), fields[0]
 
 
-def _environment_has(pid: int, mark: str) -> bool:
+def environment_has(pid: int, mark: str) -> bool:
+    """Whether the process was started with MARK=mark in its environment."""
     try:
         return f"{MARK}={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
@@ -169,7 +170,7 @@ class Spawned:
     def survivors(self) -> list[Process]:
         """Live processes that it started, directly or not, also after it is gone itself."""
         self._known.update(descendants(self.pid))
-        self._known.update(p for p in processes() if _environment_has(p.pid, self._mark))
+        self._known.update(p for p in processes() if environment_has(p.pid, self._mark))
         return sorted(p for p in self._known if p.alive and p.pid != self.pid)
 
     def wait_no_survivors(self, timeout_s: float = 10) -> None:

@@ -48,8 +48,14 @@ class DataFolder:
 
     def open(self) -> None:
         """Create the folder where it is missing and lock it."""
-        self._create()
-        fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._create()
+            fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as exc:
+            raise EmbeddedError(
+                f"the data folder {self.path} cannot be used: {exc}. It must be a folder that this user may "
+                "write to (was it made by another one?); choose another with NORIA_DATA_DIR"
+            ) from exc
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -30,8 +30,10 @@ async def end_orphans(cluster: Path) -> int:
         if not (alive := server_processes(cluster)):
             break
         leader = postmaster_pid(cluster)
-        # The children of a live postmaster end with it; alone, they are told themselves.
-        _tell([leader] if leader in alive and number != signal.SIGKILL else alive, number)
+        if leader in alive and number != signal.SIGKILL:
+            _tell([leader], number)  # its children end with it
+        else:
+            _tell(alive, signal.SIGTERM if number == signal.SIGINT else number)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 while server_processes(cluster):  # noqa: ASYNC110 - not our children, nothing tells us
