@@ -177,6 +177,10 @@ class Catalog(Protocol):
 
     async def handlers(self) -> list[HandlerEntry]: ...
 
+    async def paused(self) -> list[str]:
+        """Names of paused handlers. Every node asks once a second."""
+        ...
+
     async def set_paused(self, handler: str, *, paused: bool) -> bool:
         """False when no such handler is known."""
         ...
