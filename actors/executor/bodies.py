@@ -18,7 +18,6 @@ from actors.authoring.context import Context
 from actors.authoring.exceptions import Fail, Retry, Snoozed
 from actors.authoring.registry import HandlerDef
 from runtime.core import decisions
-from runtime.core.decisions import Counters
 from runtime.core.task import AttemptKind, Claim, Codec, ErrorInfo, Finish, NewTask, Requeue
 from runtime.errors import InvalidInput
 
@@ -47,16 +46,13 @@ class Run:
     context: Context
     args: dict[str, Any] | None = None  # when they are bound already
     started_s: float = 0.0
+    ended_s: float = 0.0
     deadline_s: float = 0.0
     stop: Stop | None = None
     stop_since_s: float = 0.0
     stop_count: int = 0
     abandoned: bool = False
     worker: asyncio.Task[None] | None = None
-
-    @property
-    def counters(self) -> Counters:
-        return Counters(self.claim.failures, self.claim.crashes, self.claim.max_attempts)
 
 
 # -- how a body ended -------------------------------------------------------------------------------
@@ -134,19 +130,19 @@ def move_of(run: Run, ended: Ended, jitter: float, children: tuple[NewTask, ...]
     backoff = run.handler.options.backoff
     match ended:
         case Returned(result, codec):
-            return decisions.after_success(run.counters, result, codec, children)
+            return decisions.after_success(run.claim, result, codec, children)
         case Raised(error, final, after_s):
             return decisions.after_failure(
-                run.counters, error, backoff=backoff, jitter=jitter, final=final, after_s=after_s
+                run.claim, error, backoff=backoff, jitter=jitter, final=final, after_s=after_s
             )
         case Snooze(after_s):
-            return decisions.after_snooze(run.counters, after_s)
+            return decisions.after_snooze(run.claim, after_s)
         case Unbound(error):
-            return decisions.after_release(run.counters, _RELEASE_DELAY_S, error)
+            return decisions.after_release(run.claim, _RELEASE_DELAY_S, error)
         case Crashed(error):
-            move = decisions.after_crash(run.counters, alone=True, error=error)
+            move = decisions.after_crash(run.claim, alone=True)
             # only its own process died, so there is no need to run the next attempt alone
-            return replace(move, suspect=False) if isinstance(move, Requeue) else move
+            return replace(move, error=error, suspect=False) if isinstance(move, Requeue) else replace(move, error=error)
 
 
 def move_when_stopped(run: Run, jitter: float) -> Move:
@@ -155,14 +151,14 @@ def move_when_stopped(run: Run, jitter: float) -> Move:
         case Stop.TIMEOUT:
             error = ErrorInfo("TimedOut", f"did not end within timeout_s={run.claim.timeout_s:g}")
             kind = AttemptKind.TIMED_OUT
-            return decisions.after_failure(run.counters, error, kind=kind, backoff=backoff, jitter=jitter)
+            return decisions.after_failure(run.claim, error, kind=kind, backoff=backoff, jitter=jitter)
         case Stop.CANCEL:
-            return decisions.after_cancel(run.counters, ErrorInfo("Cancelled", "cancelled while it ran"))
+            return decisions.after_cancel(run.claim)
         case Stop.DRAIN:
-            return decisions.after_release(run.counters, 0.0)
+            return decisions.after_release(run.claim, 0.0)
         case None:
             error = ErrorInfo("CancelledError", "the handler cancelled itself")
-            return decisions.after_failure(run.counters, error, backoff=backoff, jitter=jitter)
+            return decisions.after_failure(run.claim, error, backoff=backoff, jitter=jitter)
 
 
 # -- readable errors --------------------------------------------------------------------------------

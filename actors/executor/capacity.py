@@ -30,6 +30,10 @@ class Capacity:
         self._closed: set[str] = set()
         self.paused: frozenset[str] = frozenset()
 
+    def reset(self) -> None:
+        """Nothing is taken (a new executor has nothing in hand)."""
+        self._taken = dict.fromkeys(self._limits, 0)
+
     # -- room ---------------------------------------------------------------------------------------
 
     @property
@@ -51,11 +55,11 @@ class Capacity:
 
     def give_back(self, kind: Kind, count: int = 1) -> None:
         """For work that was taken and not run."""
-        self._taken[kind] -= count
+        self._taken[kind] = max(0, self._taken[kind] - count)
 
     def end(self, kind: Kind) -> None:
         """A body ended."""
-        self._taken[kind] -= 1
+        self._taken[kind] = max(0, self._taken[kind] - 1)  # a reset may lie between
         self._ended[kind] += 1
 
     def measure(self, now_s: float) -> None:

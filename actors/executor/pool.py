@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Final
 from uuid import UUID
 
@@ -43,26 +43,17 @@ class Pool:
         self._active: dict[UUID, Run] = {}
 
     @property
-    def active(self) -> Iterator[Run]:
-        return iter(self._active.values())
+    def active(self) -> list[Run]:
+        return list(self._active.values())
 
-    @property
-    def queued(self) -> int:
-        return len(self._queue)
+    def is_active(self, run: Run) -> bool:
+        return self._active.get(run.claim.id) is run
 
-    @property
-    def empty(self) -> bool:
-        return not self._queue and not self._active
-
-    def put(self, runs: Iterable[Run]) -> None:
-        """Start these as workers become free. Bounded by what the executor claims."""
-        before = len(self._queue)
-        self._queue.extend(runs)
-        self._wake(len(self._queue) - before)
-
-    def find(self, task_id: UUID) -> Run | None:
-        run = self._active.get(task_id)
-        return run if run is not None else next((r for r in self._queue if r.claim.id == task_id), None)
+    def put(self, run: Run) -> None:
+        """Start it as soon as a worker is free. Bounded by what the executor claims."""
+        self._queue.append(run)
+        if self._idle or len(self._workers) < self._size:
+            self._wake(1)
 
     def withdraw(self) -> list[Run]:
         """Everything that has not started, taken out."""
@@ -84,14 +75,13 @@ class Pool:
             run.stop = why
         run.stop_since_s = self._now_s()
         run.stop_count += 1
-        if run.context is not None:
-            run.context.cancelled_event.set()
+        run.context.request_stop()
         if run.worker is not None:
             run.worker.cancel()
 
     def check_deadlines(self) -> None:
         now_s = self._now_s()
-        for run in list(self._active.values()):
+        for run in self.active:
             if run.stop is None:
                 if now_s >= run.deadline_s:
                     self.stop(run, Stop.TIMEOUT)

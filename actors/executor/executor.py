@@ -1,0 +1,395 @@
+"""The executor actor: starts what it claims, commits how it ended, and repairs what was lost on the way.
+
+Law: the record decides who owns an attempt; everything here is about speed and order. Any claim may come back with
+less than was asked for, any settlement may be refused, any answer may be lost: the pull once a second and the audit
+(housekeeping.py) repair all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any, Final, assert_never
+from uuid import UUID
+
+from actors.authoring.context import Context
+from actors.authoring.log import bind_attempt
+from actors.authoring.registry import HandlerDef, Kind
+from actors.executor.bodies import (
+    Ended,
+    Move,
+    Raised,
+    Returned,
+    Run,
+    Stop,
+    describe,
+    end_of,
+    move_of,
+    move_when_stopped,
+    raised,
+)
+from actors.executor.claiming import Claiming
+from actors.executor.housekeeping import Housekeeping
+from actors.executor.messages import (
+    Born,
+    CancelRun,
+    Claimed,
+    Drain,
+    Drained,
+    Message,
+    Offered,
+    Pulled,
+    Refresh,
+    Second,
+    SuspectsWait,
+    Tick,
+    Waits,
+)
+from actors.executor.pool import Pool
+from actors.executor.processes import Processes
+from actors.executor.reporting import Reporter
+from actors.executor.settling import Settled, Settler
+from actors.executor.suspects import Suspects
+from actors.executor.threads import Threads
+from actors.owned import Owned
+from actors.router.messages import Message as RouterMessage
+from actors.router.messages import TasksEnded
+from actors.world import World
+from runtime.core import decisions
+from runtime.core.task import Claim, Finish, NewTask, Take, Verdict
+from runtime.errors import InvalidInput, Unavailable
+from runtime.kernel.actor import ActorContext, Behavior, Ref, Reply
+
+log = logging.getLogger(__name__)
+
+_TICK_S: Final = 0.1
+_SECOND_S: Final = 1.0
+_DUE_KEPT_MAX: Final = 10_000  # local reminders of due times; what does not fit is found by the sweep
+
+
+class Executor(Behavior[Message]):
+    def __init__(self, world: World, router: Ref[RouterMessage]) -> None:
+        self._world = world
+        self._router = router
+        self._runs: dict[UUID, Run] = {}  # in hand: queued, running, or waiting to be settled
+        self._claiming = Claiming(world)
+        self._suspects = Suspects(world.capacity)
+        self._reporter = Reporter(world)
+        self._housekeeping = Housekeeping(world, self._knows, self._cancel)
+        self._settler = Settler(world.store, world.incarnation, world.clock, self._on_settled)
+        self._threads = Threads(world.limits.threads)
+        self._processes = Processes(world.sources)
+        self._pools = {kind: self._pool(world.limits.of(kind)) for kind in Kind}
+        self._owned = Owned("executor")
+        self._due: list[tuple[float, int]] = []  # (when, band), a heap
+        self._pulling = False
+        self._draining: _Draining | None = None
+
+    def _pool(self, size: int) -> Pool:
+        return Pool(size, self._execute, self._on_ended, self._on_abandoned, self._world.clock.now_s)
+
+    # -- the actor ----------------------------------------------------------------------------------
+
+    async def started(self, ctx: ActorContext[Message]) -> None:
+        self._tell = ctx.self.tell
+        self._world.capacity.reset()
+        ctx.after(_TICK_S, Tick(), key="tick")
+        ctx.self.tell(Second())
+
+    async def stopped(self, ctx: ActorContext[Message], reason: object) -> None:
+        await self._owned.close()
+        for pool in self._pools.values():
+            await pool.close()
+        self._threads.close()
+        await self._processes.close()
+
+    async def receive(self, ctx: ActorContext[Message], message: Message) -> None:
+        match message:
+            case Born(claims, args):
+                self._on_born(claims, args)
+            case Pulled():
+                self._on_pulled(message)
+            case Claimed(claims):
+                self._start(claims)
+            case Tick():
+                self._on_tick()
+                ctx.after(_TICK_S, Tick(), key="tick")
+            case Second():
+                self._owned.start(self._housekeeping.once())
+                self._pull(sweep=True)
+                ctx.after(_SECOND_S, Second(), key="second")
+            case Refresh():
+                self._owned.start(self._housekeeping.once())
+            case Waits(bands, in_s):
+                self._on_waits(bands, in_s)
+            case Offered(offers):
+                self._owned.start(self._claim(offers))
+            case CancelRun(task_id):
+                self._cancel(task_id)
+            case SuspectsWait(bands):
+                self._suspects.seen(bands)
+            case Drain(within_s):
+                self._drain(ctx.defer(), within_s)
+            case _:
+                assert_never(message)
+
+    # -- claiming -----------------------------------------------------------------------------------
+
+    def _pull(self, *, sweep: bool = False) -> None:
+        """Claim more, if there is room and something may wait. One pull at a time; what it frees, the next takes."""
+        if not self._pulling and (takes := self._claiming.takes(sweep=sweep)):
+            self._send_pull(takes, alone=False)
+
+    def _send_pull(self, takes: Sequence[Take], *, alone: bool) -> None:
+        self._pulling = True
+        marks = tuple(self._world.capacity.backlog_mark(take.band) for take in takes)
+        self._owned.start(self._do_pull(tuple(takes), marks, alone=alone))
+
+    async def _do_pull(self, takes: tuple[Take, ...], marks: tuple[int, ...], *, alone: bool) -> None:
+        try:
+            claims = await self._world.store.pull(takes, self._world.incarnation, alone=alone)
+            self._tell(Pulled(takes, marks, tuple(claims), alone=alone))
+        except Unavailable as away:
+            log.warning("pulling: the record is away: %s", away)
+            self._tell(Pulled(takes, marks, (), failed=True, alone=alone))
+
+    def _on_pulled(self, pulled: Pulled) -> None:
+        self._pulling = False
+        if pulled.failed:
+            self._housekeeping.audit_soon()
+        if pulled.alone:
+            self._suspects.pulled(found=bool(pulled.claims), now_s=self._world.clock.now_s())
+        elif not pulled.failed:
+            self._claiming.returned(pulled.takes, pulled.marks, pulled.claims)
+        self._reporter.claimed(pulled.claims, via="pull")
+        self._start(pulled.claims)
+        if not pulled.failed:
+            self._pull()
+
+    async def _claim(self, offers: tuple[tuple[UUID, int], ...]) -> None:
+        try:
+            claims = await self._world.store.claim(offers, self._world.incarnation)
+        except Unavailable:
+            self._housekeeping.audit_soon()
+            return
+        self._reporter.claimed(claims, via="offer")
+        self._tell(Claimed(tuple(claims)))
+
+    def _on_waits(self, bands: Iterable[int], in_s: float) -> None:
+        """Rows of these bands wait, due in `in_s`."""
+        if in_s > 0:
+            now_s = self._world.clock.now_s()
+            for band in bands:
+                if len(self._due) < _DUE_KEPT_MAX:
+                    heapq.heappush(self._due, (now_s + in_s, band))
+            return
+        for band in bands:
+            self._world.capacity.put_in_backlog(band)
+        self._pull()
+
+    # -- starting -----------------------------------------------------------------------------------
+
+    def _on_born(self, claims: Sequence[Claim], args: Sequence[dict[str, Any]]) -> None:
+        self._reporter.claimed(claims, via="born")
+        for claim, values in zip(claims, args, strict=True):
+            self._put(claim, self._handler_of(claim), values)
+
+    def _start(self, claims: Iterable[Claim]) -> None:
+        for claim in claims:
+            handler = self._handler_of(claim)
+            self._world.capacity.take(handler.kind)
+            self._put(claim, handler, None)
+
+    def _put(self, claim: Claim, handler: HandlerDef, args: dict[str, Any] | None) -> None:
+        run = Run(claim, handler, self._context(claim, handler), args)
+        self._runs[claim.id] = run
+        if claim.expired:
+            self._on_ended(run, decisions.after_expiry(claim))
+        elif self._draining is not None:
+            self._on_ended(run, decisions.after_release(claim))
+        else:
+            self._pools[handler.kind].put(run)
+
+    def _handler_of(self, claim: Claim) -> HandlerDef:
+        handler = self._world.registry.get(self._world.bands[claim.band].handler)
+        assert handler is not None, "only bands that this node serves are claimed or born"
+        return handler
+
+    def _context(self, claim: Claim, handler: HandlerDef) -> Context:
+        return Context(
+            task_id=claim.id,
+            attempt=claim.attempt,
+            handler=handler.name,
+            failures=claim.failures,
+            idempotency_key=claim.idempotency_key,
+            actor_key=claim.actor_key,
+            metadata=claim.metadata,
+            trace_context=claim.trace_context,
+            resources=self._world.resources,
+            on_progress=partial(self._housekeeping.progress, claim.id, claim.attempt),
+        )
+
+    # -- one body -----------------------------------------------------------------------------------
+
+    async def _execute(self, run: Run) -> Move:
+        bind_attempt(run.context)
+        self._reporter.started(run)
+        try:
+            ended = await self._body(run)
+            children = await self._children(run) if run.context.children and isinstance(ended, Returned) else ()
+        except InvalidInput as refused:  # a child that would not be accepted
+            return move_of(run, Raised(describe(refused), final=True), self._world.jitter())
+        except asyncio.CancelledError:
+            worker = run.worker
+            if run.stop is None and worker is not None and worker.cancelling():
+                raise  # the pool closes
+            while worker is not None and worker.cancelling():
+                worker.uncancel()
+            return move_when_stopped(run, self._world.jitter())
+        except Exception as error:  # noqa: BLE001 - around the body, such as no memory for a child process
+            log.exception("running %s failed outside its body", run.handler.name)
+            ended, children = raised(run.handler, error), ()
+        return move_of(run, ended, self._world.jitter(), children)
+
+    async def _body(self, run: Run) -> Ended:
+        handler, payload = run.handler, run.claim.payload
+        match handler.kind:
+            case Kind.ASYNC:
+                return await end_of(handler, payload, run.args, lambda args: handler.fn(run.context, **args))
+            case Kind.THREAD:
+                return await end_of(handler, payload, run.args, lambda args: self._threads.call(run, args))
+            case Kind.PROCESS:
+                return await self._processes.run(run)
+
+    async def _children(self, run: Run) -> tuple[NewTask, ...]:
+        """Children are validated like any request; the record may be away while their bands are interned."""
+        tenant = self._world.bands[run.claim.band].tenant
+        specs = [child.spec(tenant=tenant) for child in run.context.children]
+        while True:
+            try:
+                return tuple(prepared.task for prepared in await self._world.intake.prepare(specs))
+            except Unavailable:
+                await self._world.clock.sleep(_SECOND_S)
+
+    # -- ending -------------------------------------------------------------------------------------
+
+    def _on_ended(self, run: Run, move: Move) -> None:
+        run.ended_s = self._world.clock.now_s()
+        self._world.capacity.end(run.handler.kind)
+        self._settler.put(run, move)
+        if self._draining is not None:
+            self._draining.count(move)
+        elif not self._pulling and self._world.capacity.backlog:
+            self._pull()
+
+    def _on_abandoned(self, run: Run) -> None:
+        log.error(
+            "%s does not stop: attempt %d of %s is ended without it, while it goes on in the background",
+            run.handler.name, run.claim.attempt, run.claim.id,
+        )  # fmt: skip
+        self._world.telemetry.count("abandoned_bodies_total", handler=run.handler.name)
+        self._on_ended(run, move_when_stopped(run, self._world.jitter()))
+
+    def _on_settled(self, batch: Sequence[Settled]) -> None:
+        self._reporter.settled(batch)
+        final = []
+        for one in batch:
+            run, move = one.run, one.move
+            if self._runs.get(run.claim.id) is run:
+                del self._runs[run.claim.id]
+            if run.claim.alone:
+                self._suspects.over(self._world.clock.now_s())
+            if one.verdict is Verdict.COMMITTED:
+                self._rows_wait(run, move)
+                if isinstance(move, Finish):
+                    final.append(run.claim.id)
+        if final:
+            self._router.tell(TasksEnded(tuple(final)))
+        self._finish_drain()
+
+    def _rows_wait(self, run: Run, move: Move) -> None:
+        """What a committed move says about rows that wait from now on."""
+        if isinstance(move, Finish):
+            for child in move.children:
+                self._on_waits((child.band,), child.delay_s)
+        elif move.suspect:
+            self._suspects.seen((run.claim.band,))
+        else:
+            self._on_waits((run.claim.band,), move.delay_s)
+
+    # -- stopping -----------------------------------------------------------------------------------
+
+    def _knows(self, task_id: UUID, attempt: int) -> bool:
+        run = self._runs.get(task_id)
+        return run is not None and run.claim.attempt == attempt
+
+    def _cancel(self, task_id: UUID) -> None:
+        run = self._runs.get(task_id)
+        if run is None:
+            return
+        pool = self._pools[run.handler.kind]
+        if pool.remove(run):
+            self._on_ended(run, decisions.after_cancel(run.claim))
+        elif pool.is_active(run) and run.stop is None:
+            pool.stop(run, Stop.CANCEL)
+
+    def _drain(self, reply: Reply[Drained], within_s: float) -> None:
+        self._world.capacity.close("drain")
+        self._draining = _Draining(reply, self._world.clock.now_s() + within_s)
+        for pool in self._pools.values():
+            for run in pool.withdraw():
+                self._on_ended(run, decisions.after_release(run.claim))
+        self._finish_drain()
+
+    def _finish_drain(self) -> None:
+        if self._draining is not None and not self._runs and not self._pulling:
+            self._draining.finish()
+
+    # -- time ---------------------------------------------------------------------------------------
+
+    def _on_tick(self) -> None:
+        now_s = self._world.clock.now_s()
+        self._world.capacity.measure(now_s)
+        for pool in self._pools.values():
+            pool.check_deadlines()
+        while self._due and self._due[0][0] <= now_s:
+            self._on_waits((heapq.heappop(self._due)[1],), 0.0)
+        if not self._pulling and (take := self._suspects.next_take(now_s)) is not None:
+            self._send_pull([take], alone=True)
+        if self._draining is not None:
+            if now_s >= self._draining.until_s:
+                self._stop_all(Stop.DRAIN)
+            self._finish_drain()
+
+    def _stop_all(self, why: Stop) -> None:
+        for pool in self._pools.values():
+            for run in pool.active:
+                if run.stop is None:
+                    pool.stop(run, why)
+
+    @property
+    def running(self) -> list[Run]:
+        """What runs now, for people."""
+        return [run for pool in self._pools.values() for run in pool.active]
+
+
+class _Draining:
+    def __init__(self, reply: Reply[Drained], until_s: float) -> None:
+        self._reply: Reply[Drained] | None = reply
+        self.until_s = until_s
+        self._finished = 0
+        self._released = 0
+
+    def count(self, move: Move) -> None:
+        if isinstance(move, Finish):
+            self._finished += 1
+        else:
+            self._released += 1
+
+    def finish(self) -> None:
+        if self._reply is not None:
+            self._reply.send(Drained(self._finished, self._released))
+            self._reply = None

@@ -1,0 +1,100 @@
+"""What the executor is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from runtime.core.task import Claim, Take
+from runtime.kernel.actor import Control, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Born(Control):
+    """Tasks that were accepted straight into this node's running set; capacity is reserved for them."""
+
+    claims: tuple[Claim, ...]
+    args: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """Ids and attempts that wait and belong here."""
+
+    offers: tuple[tuple[UUID, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Rows of these bands were stored to wait; `in_s` until the first of them is due."""
+
+    bands: frozenset[int]
+    in_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRun(Control):
+    """Somebody asked to cancel this running task."""
+
+    task_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectsWait(Control):
+    """Suspects wait in these bands (positive ids)."""
+
+    bands: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh(Control):
+    """Pauses, bands or handlers may have changed: read them again now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What a drain came to."""
+
+    finished: int
+    released: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drain(Control, Request[Drained]):
+    """Claim nothing more; end or hand back everything within `within_s`."""
+
+    within_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled(Control):
+    """A pull came back (to itself)."""
+
+    takes: tuple[Take, ...]
+    marks: tuple[int, ...]
+    claims: tuple[Claim, ...]
+    failed: bool = False
+    alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed(Control):
+    """A claim by offer came back (to itself)."""
+
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick(Control):
+    """Deadlines, buffers, due times (to itself)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Second(Control):
+    """Once a second: the pull that repairs, and what others may have changed (to itself)."""
+
+
+Message = (
+    Born | Offered | Waits | CancelRun | SuspectsWait | Refresh | Drain | Pulled | Claimed | Tick | Second
+)

@@ -1,0 +1,89 @@
+"""Group commit of how attempts ended, repeated until the record answers.
+
+Whatever happens to PostgreSQL, a finished body is not forgotten: its settlement waits here, which is bounded by what
+the node may claim. The fence makes repeats harmless.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from actors.executor.bodies import Move, Run
+from runtime.core.task import ErrorInfo, Finish, Settlement, Status, Verdict
+from runtime.errors import Unavailable
+from runtime.kernel.batcher import Batcher
+from runtime.kernel.clock import Clock
+from runtime.ports import TaskStore
+
+log = logging.getLogger(__name__)
+
+_BATCH_MAX: Final = 500
+_FLUSHERS: Final = 2
+_WAITING_MAX: Final = 1_000_000  # never reached: claims bound it
+_REPEAT_FIRST_S: Final = 0.1
+_REPEAT_MAX_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    run: Run
+    move: Move
+    verdict: Verdict
+
+
+class Settler:
+    def __init__(
+        self, store: TaskStore, incarnation: int, clock: Clock, told: Callable[[Sequence[Settled]], None]
+    ) -> None:
+        self._store = store
+        self._incarnation = incarnation
+        self._clock = clock
+        self._told = told
+        self._unsettled = 0
+        self._batcher: Batcher[tuple[Run, Move], Verdict] = Batcher(
+            self._flush, max_items=_BATCH_MAX, flushers=_FLUSHERS, max_waiting=_WAITING_MAX, on_done=self._done
+        )
+
+    @property
+    def unsettled(self) -> int:
+        return self._unsettled
+
+    def put(self, run: Run, move: Move) -> None:
+        self._unsettled += 1
+        self._batcher.put((run, move))
+
+    async def close(self) -> None:
+        """Wait until everything that was put is settled."""
+        await self._batcher.close()
+
+    async def _flush(self, items: list[tuple[Run, Move]]) -> Sequence[Verdict]:
+        settlements = [Settlement(r.claim.id, r.claim.attempt, self._incarnation, move) for r, move in items]
+        delay_s = _REPEAT_FIRST_S
+        while True:
+            try:
+                return await self._store.settle(settlements)
+            except Unavailable as away:
+                log.warning("%d outcomes wait for the record: %s", len(items), away)
+            await self._clock.sleep(delay_s)
+            delay_s = min(_REPEAT_MAX_S, delay_s * 2)
+
+    def _done(self, batch: Sequence[tuple[tuple[Run, Move], Verdict | Exception]]) -> None:
+        settled = []
+        for (run, move), verdict in batch:
+            self._unsettled -= 1
+            if isinstance(verdict, Exception):
+                log.error("settling %s failed", run.claim.id, exc_info=verdict)
+            elif verdict is Verdict.REFUSED and isinstance(move, Finish) and move.status is Status.SUCCEEDED:
+                self.put(run, _refused(move))
+            else:
+                settled.append(Settled(run, move, verdict))
+        self._told(settled)
+
+
+def _refused(move: Finish) -> Finish:
+    """PostgreSQL refuses the result's bytes or the children: the attempt ends with an error that says so."""
+    error = ErrorInfo("ResultNotStorable", "PostgreSQL refused the result or the tasks it submitted")
+    return Finish(status=Status.FAILED, error=error, failures=move.failures + 1, crashes=move.crashes)

@@ -1,0 +1,47 @@
+"""What the router is told and asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from actors.intake import Prepared
+from runtime.core.task import Acceptance, TaskView
+from runtime.kernel.actor import Control, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Submit(Request[list[Acceptance]]):
+    """Store these durably, all or none; the answer comes after the commit.
+
+    Fails with Overloaded (nothing was done) or Unavailable (repeat it with the same ids).
+    """
+
+    group: tuple[Prepared, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitEnd(Request[TaskView | None]):
+    """Answered when the task is final, or at once with None where there is no such task."""
+
+    task_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class TasksEnded(Control):
+    """These tasks committed an outcome on this node."""
+
+    task_ids: tuple[UUID, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerAll(Control):
+    """The node drains: everybody who waits gets the present state now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look(Control):
+    """Once a second: ask the record about all tasks that somebody waits for (to itself)."""
+
+
+Message = Submit | AwaitEnd | TasksEnded | AnswerAll | Look

@@ -1,0 +1,170 @@
+"""The router actor: accepts tasks durably, decides where they go, and tells those who wait for their end.
+
+Law: an answer to Submit means that PostgreSQL has committed. Where a task goes is only a proposal: born running here
+when there is room and no backlog of its band, else its row waits and the executor hears of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final, assert_never
+from uuid import UUID
+
+from actors.executor.messages import Born, Waits
+from actors.executor.messages import Message as ExecutorMessage
+from actors.intake import Prepared
+from actors.owned import Owned
+from actors.router.accepting import Accepted, Accepting, Group
+from actors.router.messages import AnswerAll, AwaitEnd, Look, Message, Submit, TasksEnded
+from actors.router.waiters import Waiters
+from actors.world import World
+from runtime.core.task import Acceptance, Claim, NewTask, Stored
+from runtime.errors import Overloaded, Unavailable
+from runtime.kernel.actor import ActorContext, Behavior, Ref
+
+log = logging.getLogger(__name__)
+
+_LOOK_S: Final = 1.0
+
+
+class Router(Behavior[Message]):
+    def __init__(self, world: World, executor: Ref[ExecutorMessage]) -> None:
+        self._world = world
+        self._executor = executor
+        self._accepting = Accepting(world.store, world.limits.accept_waiting_max, self._on_accepted)
+        self._waiters = Waiters(world.limits.waiters_max)
+        self._owned = Owned("router")
+
+    async def started(self, ctx: ActorContext[Message]) -> None:
+        ctx.after(_LOOK_S, Look(), key="look")
+
+    async def stopped(self, ctx: ActorContext[Message], reason: object) -> None:
+        await self._accepting.close()
+        await self._owned.close()
+
+    async def receive(self, ctx: ActorContext[Message], message: Message) -> None:
+        match message:
+            case Submit(group):
+                self._submit(Group(group, ctx.defer()))
+            case AwaitEnd(task_id):
+                self._await_end(ctx, task_id)
+            case TasksEnded(task_ids):
+                self._look_at(self._waiters.wanted(task_ids))
+            case AnswerAll():
+                self._owned.start(self._answer_all())
+            case Look():
+                self._waiters.forget_answered()
+                self._look_at(self._waiters.ids)
+                ctx.after(_LOOK_S, Look(), key="look")
+            case _:
+                assert_never(message)
+
+    # -- accepting ----------------------------------------------------------------------------------
+
+    def _submit(self, group: Group) -> None:
+        try:
+            self._accepting.put(group)
+        except Overloaded as full:
+            self._give_back(group.tasks)
+            group.reply.fail(full)
+
+    def _on_accepted(self, batch: Sequence[Accepted]) -> None:
+        born: list[tuple[Claim, Prepared]] = []
+        due: set[int] = set()
+        stored = 0
+        for group, answer in batch:
+            if isinstance(answer, Exception):
+                self._give_back(group.tasks)
+                group.reply.fail(answer)
+                continue
+            for prepared, acceptance in zip(group.tasks, answer, strict=True):
+                if not isinstance(acceptance, Stored):
+                    self._give_back((prepared,))
+                    continue
+                stored += 1
+                if prepared.task.born_on is not None:
+                    born.append((self._claim(prepared.task, acceptance), prepared))
+                elif acceptance.due <= acceptance.created_at:
+                    due.add(prepared.task.band)
+                else:
+                    in_s = (acceptance.due - acceptance.created_at).total_seconds()
+                    self._executor.tell(Waits(frozenset({prepared.task.band}), in_s))
+            group.reply.send(answer)
+        self._world.telemetry.count("tasks_accepted_total", stored)
+        self._world.activity.rates.add("accepted", stored)
+        if born:
+            self._executor.tell(Born(tuple(claim for claim, _ in born), tuple(prepared.args for _, prepared in born)))
+        if due:
+            self._executor.tell(Waits(frozenset(due)))
+
+    def _claim(self, task: NewTask, stored: Stored) -> Claim:
+        return Claim(
+            id=task.id,
+            attempt=1,
+            band=task.band,
+            slot=task.slot,
+            seq=stored.seq,
+            failures=0,
+            crashes=0,
+            payload=task.payload,
+            payload_codec=task.payload_codec,
+            max_attempts=task.max_attempts,
+            timeout_s=task.timeout_s,
+            started_at=stored.created_at,
+            waited_s=0.0,
+            created_at=stored.created_at,
+            idempotency_key=task.idempotency_key,
+            actor_key=task.actor_key,
+            metadata=task.metadata,
+            trace_context=task.trace_context,
+            created_by=task.created_by,
+        )
+
+    def _give_back(self, tasks: Sequence[Prepared]) -> None:
+        for prepared in tasks:
+            if prepared.task.born_on is not None:
+                handler = self._world.registry.get(self._world.bands[prepared.task.band].handler)
+                if handler is not None:
+                    self._world.capacity.give_back(handler.kind)
+
+    # -- waiting for the end ------------------------------------------------------------------------
+
+    def _await_end(self, ctx: ActorContext[Message], task_id: UUID) -> None:
+        reply = ctx.defer()
+        try:
+            self._waiters.add(task_id, reply)
+        except Overloaded as full:
+            reply.fail(full)
+            return
+        self._owned.start(self._first_look(task_id))
+
+    async def _first_look(self, task_id: UUID) -> None:
+        """It may be final already, or not exist: registered first and read then, so nothing is missed."""
+        try:
+            views = await self._world.store.get_many([task_id])
+        except Unavailable as away:
+            log.debug("a waiter's first look: the record is away: %s", away)
+            return
+        if not views or views[0].state.final:
+            self._waiters.answer(task_id, views[0] if views else None)
+
+    def _look_at(self, ids: Sequence[UUID]) -> None:
+        if ids:
+            self._owned.start(self._answer_finished(ids))
+
+    async def _answer_finished(self, ids: Sequence[UUID]) -> None:
+        """One query for all waiters."""
+        try:
+            for view in await self._world.store.finished(ids):
+                self._waiters.answer(view.id, view)
+        except Unavailable as away:
+            log.debug("looking for ended tasks: the record is away: %s", away)
+
+    async def _answer_all(self) -> None:
+        try:
+            for view in await self._world.store.get_many(self._waiters.ids):
+                self._waiters.answer(view.id, view)
+        except Unavailable:
+            for task_id in self._waiters.ids:
+                self._waiters.answer(task_id, None)

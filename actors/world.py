@@ -1,0 +1,64 @@
+"""What the actors of one node are made of. Built by `node.wiring`, or by a Harness; actors import no adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from actors.activity import Activity
+from actors.authoring.lifespans import Resources
+from actors.authoring.registry import HandlerDef, Kind, Registry
+from actors.bands import Bands
+from actors.executor.capacity import Capacity
+from actors.intake import Intake
+from runtime.core.task import Band
+from runtime.kernel.clock import Clock
+from runtime.ports import Store, Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much runs at the same time, by kind of body, and how large the buffers are."""
+
+    concurrency: int = 100
+    threads: int = 8
+    processes: int = 1
+    accept_waiting_max: int = 20_000  # tasks that wait for their commit; more is Overloaded
+    waiters_max: int = 10_000
+
+    def of(self, kind: Kind) -> int:
+        return {Kind.ASYNC: self.concurrency, Kind.THREAD: self.threads, Kind.PROCESS: self.processes}[kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How long finished tasks, and tasks with an idempotency key, are kept."""
+
+    finished_s: float = 7 * 86400.0
+    keys_s: float = 86400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    store: Store
+    registry: Registry
+    bands: Bands
+    capacity: Capacity
+    intake: Intake
+    resources: Resources
+    activity: Activity
+    clock: Clock
+    telemetry: Telemetry
+    jitter: Callable[[], float]  # uniform in [0, 1)
+    node: str
+    incarnation: int
+    lease_s: float
+    sources: tuple[str, ...] = ()  # modules or files that child processes load handlers from
+    tags: frozenset[str] = frozenset()
+    limits: Limits = field(default_factory=Limits)
+    keeping: Keeping = field(default_factory=Keeping)
+
+    def serves(self, band: Band) -> HandlerDef | None:
+        """The handler of a band, when this node may run it: loaded, and all required tags borne."""
+        handler = self.registry.get(band.handler)
+        return handler if handler is not None and self.tags.issuperset(band.requires) else None
