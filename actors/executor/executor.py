@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, assert_never
 from uuid import UUID
@@ -39,10 +39,12 @@ from actors.executor.messages import (
     Claimed,
     Drain,
     Drained,
+    ListRunning,
     Message,
     Offered,
     Pulled,
     Refresh,
+    Running,
     Second,
     SuspectsWait,
     Tick,
@@ -55,25 +57,25 @@ from actors.executor.settling import Settled, Settler
 from actors.executor.suspects import Suspects
 from actors.executor.threads import Threads
 from actors.owned import Owned
-from actors.router.messages import Message as RouterMessage
 from actors.router.messages import TasksEnded
 from actors.world import World
 from runtime.core import decisions
 from runtime.core.task import Claim, Finish, NewTask, Take, Verdict
 from runtime.errors import InvalidInput, Unavailable
-from runtime.kernel.actor import ActorContext, Behavior, Ref, Reply
+from runtime.kernel.actor import ActorContext, Behavior, Reply
 
 log = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.1
 _SECOND_S: Final = 1.0
+_RUNNING_LISTED_MAX: Final = 100
 _DUE_KEPT_MAX: Final = 10_000  # local reminders of due times; what does not fit is found by the sweep
 
 
 class Executor(Behavior[Message]):
-    def __init__(self, world: World, router: Ref[RouterMessage]) -> None:
+    def __init__(self, world: World, ended: Callable[[TasksEnded], object]) -> None:
         self._world = world
-        self._router = router
+        self._ended = ended
         self._runs: dict[UUID, Run] = {}  # in hand: queued, running, or waiting to be settled
         self._claiming = Claiming(world)
         self._suspects = Suspects(world.capacity)
@@ -131,6 +133,8 @@ class Executor(Behavior[Message]):
                 self._cancel(task_id)
             case SuspectsWait(bands):
                 self._suspects.seen(bands)
+            case ListRunning():
+                ctx.reply(self._running())
             case Drain(within_s):
                 self._drain(ctx.defer(), within_s)
             case _:
@@ -307,7 +311,7 @@ class Executor(Behavior[Message]):
                 if isinstance(move, Finish):
                     final.append(run.claim.id)
         if final:
-            self._router.tell(TasksEnded(tuple(final)))
+            self._ended(TasksEnded(tuple(final)))
         self._finish_drain()
 
     def _rows_wait(self, run: Run, move: Move) -> None:
@@ -370,10 +374,13 @@ class Executor(Behavior[Message]):
                 if run.stop is None:
                     pool.stop(run, why)
 
-    @property
-    def running(self) -> list[Run]:
-        """What runs now, for people."""
-        return [run for pool in self._pools.values() for run in pool.active]
+    def _running(self) -> tuple[Running, ...]:
+        now_s = self._world.clock.now_s()
+        runs = sorted((run for pool in self._pools.values() for run in pool.active), key=lambda run: run.started_s)
+        return tuple(
+            Running(run.claim.id, run.handler.name, run.claim.attempt, now_s - run.started_s)
+            for run in runs[:_RUNNING_LISTED_MAX]
+        )
 
 
 class _Draining:

@@ -53,6 +53,21 @@ class Refresh(Control):
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """One body that runs now, for people."""
+
+    task_id: UUID
+    handler: str
+    attempt: int
+    run_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ListRunning(Control, Request[tuple[Running, ...]]):
+    """The longest running bodies of this node (at most 100)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Drained:
     """What a drain came to."""
 
@@ -96,5 +111,5 @@ class Second(Control):
 
 
 Message = (
-    Born | Offered | Waits | CancelRun | SuspectsWait | Refresh | Drain | Pulled | Claimed | Tick | Second
+    Born | Offered | Waits | CancelRun | SuspectsWait | Refresh | ListRunning | Drain | Pulled | Claimed | Tick | Second
 )

@@ -77,7 +77,7 @@ class Service(Protocol):
         """Live events of this node; `after` is a Last-Event-ID. Bounded: a slow reader gets a Gap."""
         ...
 
-    def live_stats(self) -> Mapping[str, object]:
+    async def live_stats(self) -> Mapping[str, object]:
         """Known without asking the record: the fields of `node.http.stats.Stats`, as far as there are."""
         ...
 

@@ -1,0 +1,81 @@
+"""The ways out of a handler, beside returning.
+
+Law: `Fail` and `Retry` are ordinary exceptions, because authors raise and may catch them. `Snoozed` and `Cancelled`
+are not subclasses of Exception (like asyncio.CancelledError), so that `except Exception` in a handler cannot
+swallow them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from runtime.errors import NoriaError
+
+
+class Fail(NoriaError):  # noqa: N818 - authors read it as a verb: raise Fail("gone")
+    """Final: the task becomes a dead letter now, whatever attempts are left."""
+
+
+class Retry(NoriaError):  # noqa: N818 - authors read it as a verb: raise Retry("busy")
+    """This attempt failed; try again after `after_s`, or after the handler's back-off when it is None.
+
+    It counts as a failure: with `max_attempts` failures the task is a dead letter. Raises ValueError where
+    `after_s` is negative or not finite.
+    """
+
+    def __init__(self, why: str = "", *, after_s: float | None = None) -> None:
+        super().__init__(why)
+        self.after_s = None if after_s is None else delay_s(after_s)
+
+
+class ResultNotSerializable(Fail):
+    """What the handler returned has no exact form as bytes; another attempt would not change that."""
+
+
+class ResourceNotFound(NoriaError, LookupError):  # noqa: N818 - the name reads as what is wrong
+    """`ctx.use(T)` found no resource that is a T; the message lists those that exist."""
+
+
+class LifespanFailed(NoriaError):  # noqa: N818 - the name reads as what is wrong
+    """A resource could not be opened or closed; names the lifespan, the cause is chained."""
+
+
+class Snoozed(BaseException):  # noqa: N818 - control flow, not an error
+    """What `ctx.snooze` raises: this attempt ends without an outcome and burns nothing."""
+
+    def __init__(self, after_s: float) -> None:
+        super().__init__(f"snoozed for {after_s:g} s")
+        self.after_s = after_s
+
+
+class Cancelled(BaseException):  # noqa: N818 - control flow, not an error
+    """What `ctx.raise_if_cancelled()` raises in a thread: the attempt was cancelled, timed out or drained."""
+
+
+def delay_s(value: float) -> float:
+    """`value` as seconds. Raises ValueError unless it is finite and at least 0."""
+    if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+        raise ValueError(f"after_s={value!r} is not a finite number of seconds >= 0")
+    return float(value)
+
+
+def signal_in(error: BaseException) -> Fail | Retry | Snoozed | None:
+    """The author's own verdict in `error`, also inside exception groups (a handler's TaskGroup raises those).
+
+    Where a group holds several, Fail wins over Retry and Retry over Snoozed.
+    """
+    leaves = list(_leaves(error))
+    for kind in (Fail, Retry, Snoozed):
+        for leaf in leaves:
+            if isinstance(leaf, kind):
+                return leaf
+    return None
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

@@ -1,0 +1,98 @@
+"""The arguments of a handler, read once, with errors that name the line to fix.
+
+Law: a handler is `fn(ctx: Context, …)`, or a method `fn(self, ctx: Context, …)` of an actor; what follows can be
+given by name, because a payload is an object. Un-annotated arguments and results are Any.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from actors.authoring.context import Context
+from actors.authoring.markers import mark_of
+from actors.authoring.source import refusal
+
+_REFUSED_KINDS: Final = {
+    inspect.Parameter.POSITIONAL_ONLY: "is positional-only; a payload gives arguments by name",
+    inspect.Parameter.VAR_POSITIONAL: "takes any number of positions; a payload gives arguments by name",
+    inspect.Parameter.VAR_KEYWORD: "takes any name; name what the handler takes, or take one dict",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument after ctx. `default` is the function's own, or inspect.Parameter.empty."""
+
+    name: str
+    annotation: Any
+    default: Any
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    arguments: tuple[Argument, ...]
+    returns: Any
+    is_method: bool
+
+
+def read_signature(fn: Callable[..., Any]) -> Signature:
+    """Raises RegistrationError."""
+    _check_kind(fn)
+    parameters = list(inspect.signature(fn).parameters.values())
+    is_method = bool(parameters) and parameters[0].name == "self" and _unannotated(parameters[0])
+    ctx, *others = parameters[is_method:] or [None]
+    hints = _resolve(fn)
+    _check_context(fn, ctx, hints)
+    for parameter in others:
+        if parameter.kind in _REFUSED_KINDS:
+            raise refusal(fn, f"argument {parameter.name!r} {_REFUSED_KINDS[parameter.kind]}")
+    arguments = tuple(Argument(p.name, hints.get(p.name, Any), p.default) for p in others)
+    return Signature(arguments, hints.get("return", Any), is_method)
+
+
+def _check_kind(fn: Callable[..., Any]) -> None:
+    inner = inspect.unwrap(fn)
+    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+        raise refusal(fn, "yields; a handler returns one result (ctx.progress and ctx.submit work meanwhile)")
+    if inspect.iscoroutinefunction(inner) and not inspect.iscoroutinefunction(fn):
+        raise refusal(fn, "a decorator around it hides that it is an async def; make its wrapper an async def, too")
+
+
+def _check_context(fn: Callable[..., Any], ctx: inspect.Parameter | None, hints: dict[str, Any]) -> None:
+    if ctx is None or ctx.kind in (ctx.VAR_POSITIONAL, ctx.VAR_KEYWORD, ctx.KEYWORD_ONLY):
+        raise refusal(fn, "its first argument must be the context: (ctx: Context, …)")
+    if hints.get(ctx.name) is Context:
+        return
+    if _unannotated(ctx):
+        raise refusal(fn, f"its first argument must be annotated as the context: ({ctx.name}: Context, …)")
+    raise refusal(fn, f"its first argument must be the context ({ctx.name}: Context), not {hints[ctx.name]!r}")
+
+
+def _resolve(fn: Callable[..., Any]) -> dict[str, Any]:
+    """Annotations as types. `Context` may be imported for type checkers only; nothing else can."""
+    mark = mark_of(fn)
+    scope = dict(mark.scope) if mark is not None else {}
+    try:
+        try:
+            return typing.get_type_hints(fn, localns=scope, include_extras=True)
+        except NameError as error:
+            if error.name != "Context":
+                raise
+            return typing.get_type_hints(fn, localns={**scope, "Context": Context}, include_extras=True)
+    except NameError as error:
+        why = f"the annotation {error.name!r} is not known at run time; import it outside of `if TYPE_CHECKING`"
+        raise refusal(fn, why) from error
+    except Exception as error:
+        raise refusal(fn, f"its annotations cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _unannotated(parameter: inspect.Parameter) -> bool:
+    return parameter.annotation is inspect.Parameter.empty

@@ -1,0 +1,125 @@
+"""The janitor actor: periodic repair and housekeeping of the record.
+
+Repair goes by owner liveness, never by age: what runs under an incarnation that is dead (its lease ran out) or has
+left goes back to waiting. Every node does all of this; the record's locks and fences make that harmless.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from actors.executor.messages import SuspectsWait, Waits
+from actors.owned import Owned
+from actors.world import World
+from runtime.core import decisions
+from runtime.core.task import Census, Finish, Orphan, Requeue, Settlement, Verdict
+from runtime.errors import Unavailable
+from runtime.kernel.actor import ActorContext, Behavior
+
+log = logging.getLogger(__name__)
+
+_ROUND_S: Final = 1.0
+_CENSUS_EVERY: Final = 10  # rounds: counting a million waiting rows costs the record 0.1 s
+_FORGET_EVERY: Final = 30
+_BATCH_MAX: Final = 500
+_FORGET_BATCH_MAX: Final = 1_000
+_FORGET_BATCHES_MAX: Final = 100  # per round, so that a huge history does not stop repair
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """To itself, once a second."""
+
+
+class Janitor(Behavior[Round]):
+    """`hint` is told what the executor should know; `counted` gets each census."""
+
+    def __init__(
+        self, world: World, hint: Callable[[SuspectsWait | Waits], object], counted: Callable[[Census], None]
+    ) -> None:
+        self._world = world
+        self._hint = hint
+        self._counted = counted
+        self._owned = Owned("janitor")
+        self._round = 0
+        self._busy = False
+
+    async def started(self, ctx: ActorContext[Round]) -> None:
+        ctx.self.tell(Round())
+
+    async def stopped(self, ctx: ActorContext[Round], reason: object) -> None:
+        await self._owned.close()
+
+    async def receive(self, ctx: ActorContext[Round], message: Round) -> None:
+        ctx.after(_ROUND_S, message, key="round")
+        if not self._busy:
+            self._busy = True
+            self._owned.start(self._clean())
+
+    async def _clean(self) -> None:
+        try:
+            await self._repair()
+            await self._world.store.expire(_BATCH_MAX)
+            if self._round % _CENSUS_EVERY == 0:
+                await self._count()
+            if self._round % _FORGET_EVERY == _FORGET_EVERY - 1:
+                await self._forget()
+            self._round += 1
+        except Unavailable as away:
+            log.debug("janitor: the record is away: %s", away)
+        finally:
+            self._busy = False
+
+    async def _repair(self) -> None:
+        store, world = self._world.store, self._world
+        for incarnation in await store.bury(world.incarnation, world.lease_s):
+            log.warning("incarnation %d is dead: its lease ran out; its work is taken over", incarnation)
+        while orphans := await store.orphans(_BATCH_MAX):
+            settlements = [Settlement(o.id, o.attempt, o.incarnation, _after_death(o)) for o in orphans]
+            verdicts = await store.settle(settlements)
+            self._tell_executor(orphans, settlements, verdicts)
+            if len(orphans) < _BATCH_MAX:
+                break
+
+    def _tell_executor(
+        self, orphans: list[Orphan], settlements: list[Settlement], verdicts: list[Verdict]
+    ) -> None:
+        repaired, suspects = set(), set()
+        for orphan, settlement, verdict in zip(orphans, settlements, verdicts, strict=True):
+            if verdict is Verdict.COMMITTED and isinstance(settlement.move, Requeue):
+                (suspects if settlement.move.suspect else repaired).add(orphan.band)
+        log.info("%d attempts of dead incarnations were repaired", sum(v is Verdict.COMMITTED for v in verdicts))
+        self._world.telemetry.count("sweep_repaired_total", len(orphans), kind="orphan")
+        if repaired:
+            self._hint(Waits(frozenset(repaired)))
+        if suspects:
+            self._hint(SuspectsWait(frozenset(suspects)))
+
+    async def _count(self) -> None:
+        census = await self._world.store.census()
+        self._counted(census)
+        suspects = frozenset(-count.band for count in census.bands if count.band < 0 and count.ready)
+        served = frozenset(
+            band for band in suspects
+            if (known := self._world.bands.get(band)) is not None and self._world.serves(known) is not None
+        )  # fmt: skip
+        if served:
+            self._hint(SuspectsWait(served))
+
+    async def _forget(self) -> None:
+        keeping = self._world.keeping
+        for _ in range(_FORGET_BATCHES_MAX):
+            gone = await self._world.store.forget(
+                finished_before_s=keeping.finished_s, keys_before_s=keeping.keys_s, limit=_FORGET_BATCH_MAX
+            )
+            if gone < _FORGET_BATCH_MAX:
+                break
+
+
+def _after_death(orphan: Orphan) -> Finish | Requeue:
+    if orphan.left:
+        return decisions.after_release(orphan)
+    return decisions.after_crash(orphan, alone=orphan.alone)

@@ -1,0 +1,116 @@
+"""The supervisor actor: the root of a node's actors. It starts them in order, and takes the node out in order.
+
+    supervisor ── executor   claims, runs, commits
+               ── router     accepts, proposes, answers those who wait
+               ── janitor    repairs, counts, forgets
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from actors.executor.executor import Executor
+from actors.executor.messages import Drain, Drained, SuspectsWait, Waits
+from actors.executor.messages import Message as ExecutorMessage
+from actors.janitor import Janitor, Round
+from actors.owned import Owned
+from actors.router.messages import AnswerAll, TasksEnded
+from actors.router.messages import Message as RouterMessage
+from actors.router.router import Router
+from actors.world import World
+from runtime.core.task import Census
+from runtime.errors import AskError, NoriaError
+from runtime.kernel.actor import ActorContext, Behavior, Control, Ref, Reply, Request
+from runtime.kernel.supervision import ChildSpec
+
+log = logging.getLogger(__name__)
+
+_SETTLE_S: Final = 5.0  # for the last commits, beyond the drain's own time
+
+
+@dataclass(frozen=True, slots=True)
+class Actors:
+    """Where to send what."""
+
+    router: Ref[RouterMessage]
+    executor: Ref[ExecutorMessage]
+
+
+@dataclass(frozen=True, slots=True)
+class GetActors(Control, Request[Actors]):
+    """Answered once the children run."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetCensus(Control, Request[Census | None]):
+    """The last census; None before the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainNode(Control, Request[Drained]):
+    """Leave without losing or repeating work: claim nothing more, end or hand back what runs within `within_s`."""
+
+    within_s: float
+
+
+Message = GetActors | GetCensus | DrainNode
+
+
+class Supervisor(Behavior[Message]):
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._owned = Owned("supervisor")
+        self._census: Census | None = None
+        self._actors: Actors | None = None
+
+    async def started(self, ctx: ActorContext[Message]) -> None:
+        world = self._world
+        executor: Ref[ExecutorMessage] = await ctx.spawn(ChildSpec("executor", lambda: Executor(world, self._ended)))
+        router: Ref[RouterMessage] = await ctx.spawn(ChildSpec("router", lambda: Router(world, executor)))
+        self._actors = Actors(router, executor)
+        _: Ref[Round] = await ctx.spawn(ChildSpec("janitor", lambda: Janitor(world, self._hint, self._counted)))
+
+    async def stopped(self, ctx: ActorContext[Message], reason: object) -> None:
+        await self._owned.close()
+
+    async def receive(self, ctx: ActorContext[Message], message: Message) -> None:
+        match message:
+            case GetActors():
+                ctx.reply(self._actors)
+            case GetCensus():
+                ctx.reply(self._census)
+            case DrainNode(within_s):
+                self._owned.start(self._drain(ctx.defer(), within_s))
+            case _:
+                assert_never(message)
+
+    def _ended(self, message: TasksEnded) -> None:
+        if self._actors is not None:
+            self._actors.router.tell(message)
+
+    def _hint(self, message: SuspectsWait | Waits) -> None:
+        if self._actors is not None:
+            self._actors.executor.tell(message)
+
+    def _counted(self, census: Census) -> None:
+        self._census = census
+
+    async def _drain(self, reply: Reply[Drained], within_s: float) -> None:
+        """Long polls are answered, running work ends or is handed back, then the lease says that we have left."""
+        world = self._world
+        assert self._actors is not None, "children are started before the first message"
+        self._actors.router.tell(AnswerAll())
+        try:
+            await world.store.set_state(world.incarnation, "draining")
+            drained = await self._actors.executor.ask(Drain(within_s), timeout_s=within_s + _SETTLE_S)
+            await world.store.set_state(world.incarnation, "left")
+        except AskError as late:
+            log.error("the drain did not end in time; what still runs will be repaired: %s", late)
+            reply.fail(late)
+        except NoriaError as away:
+            log.error("drained, but the record does not know: %s", away)
+            reply.fail(away)
+        else:
+            reply.send(drained)
