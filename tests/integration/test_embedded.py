@@ -142,7 +142,9 @@ async def test_backends_that_outlive_their_postmaster_do_not_hinder_the_next_sta
 async def test_a_stale_postmaster_pid_is_not_believed(folder: Path, who: str) -> None:
     async with EmbeddedPostgres(folder):
         pass
-    sleeper = subprocess.Popen(["sleep", "300"], cwd=folder)
+    owner = (folder / "postgres").stat()
+    user = owner.st_uid if os.geteuid() == 0 else None  # a foreign one PostgreSQL itself would tell by EPERM
+    sleeper = subprocess.Popen(["sleep", "300"], cwd="/", user=user)
     try:
         if who == "zombie":
             sleeper.kill()  # and not waited for: kill(pid, 0) still finds it
@@ -151,7 +153,6 @@ async def test_a_stale_postmaster_pid_is_not_believed(folder: Path, who: str) ->
         pid_file.write_text(
             f"{sleeper.pid}\n{folder / 'postgres'}\n1700000000\n5432\n\n\n   1  1\nready   \n"
         )
-        owner = (folder / "postgres").stat()
         os.chown(pid_file, owner.st_uid, owner.st_gid)
         async with EmbeddedPostgres(folder) as postgres:
             assert postgres.pid not in {None, sleeper.pid}

@@ -1,8 +1,8 @@
 """Servers from an earlier life of the data folder are ended before a new one starts: never two on one folder.
 
 Called under the folder's lock, so nobody who is alive uses them. On Linux a process counts when it is a
-`postgres` whose working directory is the cluster (server processes stay there), and state Z counts as dead:
-a killed orphan may remain a zombie, for which kill(pid, 0) succeeds and PostgreSQL refuses to start.
+`postgres` whose working directory is the cluster (server processes stay there). A killed orphan may remain a
+zombie, for which kill(pid, 0) succeeds and PostgreSQL refuses to start; it has no working directory any more.
 """
 
 from __future__ import annotations
@@ -65,11 +65,9 @@ def _serves(pid: str, cluster: str) -> bool:
     try:  # not readable or gone: not one of ours
         if os.readlink(f"/proc/{pid}/cwd") != cluster:  # noqa: PTH115 - hot in a poll
             return False
-        state = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace") == "postgres\n"
     except OSError:
         return False
-    name, rest = state[state.index("(") + 1 :].rsplit(")", 1)
-    return name == "postgres" and rest.split()[0] not in {"Z", "X"}
 
 
 def _is_postgres_by_ps(pid: int) -> bool:
