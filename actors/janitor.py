@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from actors.executor.messages import SuspectsWait, Waits
-from actors.owned import Owned
 from actors.world import World
 from runtime.core import decisions
 from runtime.core.task import Census, Finish, Orphan, Requeue, Settlement, Verdict
@@ -43,21 +42,17 @@ class Janitor(Behavior[Round]):
         self._world = world
         self._hint = hint
         self._counted = counted
-        self._owned = Owned("janitor")
         self._round = 0
         self._busy = False
 
     async def started(self, ctx: ActorContext[Round]) -> None:
         ctx.self.tell(Round())
 
-    async def stopped(self, ctx: ActorContext[Round], reason: object) -> None:
-        await self._owned.close()
-
     async def receive(self, ctx: ActorContext[Round], message: Round) -> None:
         ctx.after(_ROUND_S, message, key="round")
         if not self._busy:
             self._busy = True
-            self._owned.start(self._clean())
+            ctx.detach(self._clean())
 
     async def _clean(self) -> None:
         try:

@@ -15,14 +15,13 @@ from actors.executor.executor import Executor
 from actors.executor.messages import Drain, Drained, SuspectsWait, Waits
 from actors.executor.messages import Message as ExecutorMessage
 from actors.janitor import Janitor, Round
-from actors.owned import Owned
 from actors.router.messages import AnswerAll, TasksEnded
 from actors.router.messages import Message as RouterMessage
 from actors.router.router import Router
 from actors.world import World
 from runtime.core.task import Census
-from runtime.errors import AskError, NoriaError
-from runtime.kernel.actor import ActorContext, Behavior, Control, Ref, Reply, Request
+from runtime.errors import Unavailable
+from runtime.kernel.actor import ActorContext, Behavior, Control, Ref, Request
 from runtime.kernel.supervision import ChildSpec
 
 log = logging.getLogger(__name__)
@@ -61,19 +60,15 @@ Message = GetActors | GetCensus | DrainNode
 class Supervisor(Behavior[Message]):
     def __init__(self, world: World) -> None:
         self._world = world
-        self._owned = Owned("supervisor")
         self._census: Census | None = None
         self._actors: Actors | None = None
 
     async def started(self, ctx: ActorContext[Message]) -> None:
         world = self._world
-        executor: Ref[ExecutorMessage] = await ctx.spawn(ChildSpec("executor", lambda: Executor(world, self._ended)))
-        router: Ref[RouterMessage] = await ctx.spawn(ChildSpec("router", lambda: Router(world, executor)))
+        executor: Ref[ExecutorMessage] = await ctx.spawn(ChildSpec(name="executor", make=lambda: Executor(world, self._ended)))
+        router: Ref[RouterMessage] = await ctx.spawn(ChildSpec(name="router", make=lambda: Router(world, executor)))
         self._actors = Actors(router, executor)
-        _: Ref[Round] = await ctx.spawn(ChildSpec("janitor", lambda: Janitor(world, self._hint, self._counted)))
-
-    async def stopped(self, ctx: ActorContext[Message], reason: object) -> None:
-        await self._owned.close()
+        _: Ref[Round] = await ctx.spawn(ChildSpec(name="janitor", make=lambda: Janitor(world, self._hint, self._counted)))
 
     async def receive(self, ctx: ActorContext[Message], message: Message) -> None:
         match message:
@@ -82,7 +77,7 @@ class Supervisor(Behavior[Message]):
             case GetCensus():
                 ctx.reply(self._census)
             case DrainNode(within_s):
-                self._owned.start(self._drain(ctx.defer(), within_s))
+                ctx.detach(self._drain(within_s), ctx.defer())
             case _:
                 assert_never(message)
 
@@ -97,20 +92,17 @@ class Supervisor(Behavior[Message]):
     def _counted(self, census: Census) -> None:
         self._census = census
 
-    async def _drain(self, reply: Reply[Drained], within_s: float) -> None:
+    async def _drain(self, within_s: float) -> Drained:
         """Long polls are answered, running work ends or is handed back, then the lease says that we have left."""
-        world = self._world
         assert self._actors is not None, "children are started before the first message"
         self._actors.router.tell(AnswerAll())
+        await self._mark("draining")
+        drained = await self._actors.executor.ask(Drain(within_s), timeout_s=within_s + _SETTLE_S)
+        await self._mark("left")
+        return drained
+
+    async def _mark(self, state: str) -> None:
         try:
-            await world.store.set_state(world.incarnation, "draining")
-            drained = await self._actors.executor.ask(Drain(within_s), timeout_s=within_s + _SETTLE_S)
-            await world.store.set_state(world.incarnation, "left")
-        except AskError as late:
-            log.error("the drain did not end in time; what still runs will be repaired: %s", late)
-            reply.fail(late)
-        except NoriaError as away:
-            log.error("drained, but the record does not know: %s", away)
-            reply.fail(away)
-        else:
-            reply.send(drained)
+            await self._world.store.set_state(self._world.incarnation, state)
+        except Unavailable as away:  # the lease runs out by itself
+            log.warning("the record does not know that this node is %s: %s", state, away)

@@ -8,6 +8,7 @@ refused.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, NotRequired
 
@@ -138,7 +139,8 @@ class Binding:
             return "is required"
         if kind == "extra_forbidden":
             return self._unknown() if depth == 1 else "is not a known field"
-        return f"{message[:1].lower()}{message[1:]}; got {_shown(value)}"
+        text = message.removeprefix("Input ")
+        return f"{text[:1].lower()}{text[1:]}; got {_shown(value)}"
 
     def _unknown(self) -> str:
         return f"is not an argument of {self._name}, which takes {self._takes()}"
@@ -245,5 +247,11 @@ def _pointer(loc: tuple[int | str, ...], document: Any, *, missing: bool) -> str
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    """As JSON would show it, short."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "an array"
+    if isinstance(value, str):
+        return json.dumps(value[:60], ensure_ascii=False) + ("…" if len(value) > 60 else "")
+    return {None: "null", True: "true", False: "false"}.get(value) or repr(value)[:60]  # type: ignore[call-overload]  # scalars

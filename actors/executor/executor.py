@@ -39,6 +39,7 @@ from actors.executor.messages import (
     Claimed,
     Drain,
     Drained,
+    DueLater,
     ListRunning,
     Message,
     Offered,
@@ -56,7 +57,6 @@ from actors.executor.reporting import Reporter
 from actors.executor.settling import Settled, Settler
 from actors.executor.suspects import Suspects
 from actors.executor.threads import Threads
-from actors.owned import Owned
 from actors.router.messages import TasksEnded
 from actors.world import World
 from runtime.core import decisions
@@ -85,7 +85,6 @@ class Executor(Behavior[Message]):
         self._threads = Threads(world.limits.threads)
         self._processes = Processes(world.sources)
         self._pools = {kind: self._pool(world.limits.of(kind)) for kind in Kind}
-        self._owned = Owned("executor")
         self._due: list[tuple[float, int]] = []  # (when, band), a heap
         self._pulling = False
         self._draining: _Draining | None = None
@@ -96,13 +95,12 @@ class Executor(Behavior[Message]):
     # -- the actor ----------------------------------------------------------------------------------
 
     async def started(self, ctx: ActorContext[Message]) -> None:
-        self._tell = ctx.self.tell
+        self._tell, self._detach = ctx.self.tell, ctx.detach
         self._world.capacity.reset()
         ctx.after(_TICK_S, Tick(), key="tick")
         ctx.self.tell(Second())
 
     async def stopped(self, ctx: ActorContext[Message], reason: object) -> None:
-        await self._owned.close()
         for pool in self._pools.values():
             await pool.close()
         self._threads.close()
@@ -120,15 +118,17 @@ class Executor(Behavior[Message]):
                 self._on_tick()
                 ctx.after(_TICK_S, Tick(), key="tick")
             case Second():
-                self._owned.start(self._housekeeping.once())
+                self._detach(self._housekeeping.once())
                 self._pull(sweep=True)
                 ctx.after(_SECOND_S, Second(), key="second")
             case Refresh():
-                self._owned.start(self._housekeeping.once())
-            case Waits(bands, in_s):
-                self._on_waits(bands, in_s)
+                self._detach(self._housekeeping.once())
+            case Waits(bands):
+                self._on_waits(bands)
+            case DueLater(items):
+                self._on_due_later(items)
             case Offered(offers):
-                self._owned.start(self._claim(offers))
+                self._detach(self._claim(offers))
             case CancelRun(task_id):
                 self._cancel(task_id)
             case SuspectsWait(bands):
@@ -150,7 +150,7 @@ class Executor(Behavior[Message]):
     def _send_pull(self, takes: Sequence[Take], *, alone: bool) -> None:
         self._pulling = True
         marks = tuple(self._world.capacity.backlog_mark(take.band) for take in takes)
-        self._owned.start(self._do_pull(tuple(takes), marks, alone=alone))
+        self._detach(self._do_pull(tuple(takes), marks, alone=alone))
 
     async def _do_pull(self, takes: tuple[Take, ...], marks: tuple[int, ...], *, alone: bool) -> None:
         try:
@@ -182,17 +182,16 @@ class Executor(Behavior[Message]):
         self._reporter.claimed(claims, via="offer")
         self._tell(Claimed(tuple(claims)))
 
-    def _on_waits(self, bands: Iterable[int], in_s: float) -> None:
-        """Rows of these bands wait, due in `in_s`."""
-        if in_s > 0:
-            now_s = self._world.clock.now_s()
-            for band in bands:
-                if len(self._due) < _DUE_KEPT_MAX:
-                    heapq.heappush(self._due, (now_s + in_s, band))
-            return
+    def _on_waits(self, bands: Iterable[int]) -> None:
         for band in bands:
             self._world.capacity.put_in_backlog(band)
         self._pull()
+
+    def _on_due_later(self, items: Iterable[tuple[int, float]]) -> None:
+        now_s = self._world.clock.now_s()
+        for band, in_s in items:
+            if len(self._due) < _DUE_KEPT_MAX:
+                heapq.heappush(self._due, (now_s + in_s, band))
 
     # -- starting -----------------------------------------------------------------------------------
 
@@ -317,12 +316,13 @@ class Executor(Behavior[Message]):
     def _rows_wait(self, run: Run, move: Move) -> None:
         """What a committed move says about rows that wait from now on."""
         if isinstance(move, Finish):
-            for child in move.children:
-                self._on_waits((child.band,), child.delay_s)
+            self._on_waits({child.band for child in move.children if not child.delay_s})
         elif move.suspect:
             self._suspects.seen((run.claim.band,))
+        elif move.delay_s > 0:
+            self._on_due_later([(run.claim.band, move.delay_s)])
         else:
-            self._on_waits((run.claim.band,), move.delay_s)
+            self._on_waits((run.claim.band,))
 
     # -- stopping -----------------------------------------------------------------------------------
 
@@ -360,7 +360,7 @@ class Executor(Behavior[Message]):
         for pool in self._pools.values():
             pool.check_deadlines()
         while self._due and self._due[0][0] <= now_s:
-            self._on_waits((heapq.heappop(self._due)[1],), 0.0)
+            self._on_waits((heapq.heappop(self._due)[1],))
         if not self._pulling and (take := self._suspects.next_take(now_s)) is not None:
             self._send_pull([take], alone=True)
         if self._draining is not None:

@@ -27,10 +27,16 @@ class Offered:
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Rows of these bands were stored to wait; `in_s` until the first of them is due."""
+    """Rows of these bands wait that are due."""
 
     bands: frozenset[int]
-    in_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DueLater:
+    """(band, in how many seconds) of rows that are not due yet. A hint: the sweep finds them too."""
+
+    items: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,5 +117,5 @@ class Second(Control):
 
 
 Message = (
-    Born | Offered | Waits | CancelRun | SuspectsWait | Refresh | ListRunning | Drain | Pulled | Claimed | Tick | Second
+    Born | Offered | Waits | DueLater | CancelRun | SuspectsWait | Refresh | ListRunning | Drain | Pulled | Claimed | Tick | Second
 )

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from typing import Final, assert_never
 from uuid import UUID
 
-from actors.executor.messages import Born, Waits
+from actors.executor.messages import Born, DueLater, Waits
 from actors.executor.messages import Message as ExecutorMessage
 from actors.intake import Prepared
-from actors.owned import Owned
 from actors.router.accepting import Accepted, Accepting, Group
 from actors.router.messages import AnswerAll, AwaitEnd, Look, Message, Submit, TasksEnded
 from actors.router.waiters import Waiters
@@ -34,14 +33,13 @@ class Router(Behavior[Message]):
         self._executor = executor
         self._accepting = Accepting(world.store, world.limits.accept_waiting_max, self._on_accepted)
         self._waiters = Waiters(world.limits.waiters_max)
-        self._owned = Owned("router")
 
     async def started(self, ctx: ActorContext[Message]) -> None:
+        self._detach = ctx.detach
         ctx.after(_LOOK_S, Look(), key="look")
 
     async def stopped(self, ctx: ActorContext[Message], reason: object) -> None:
         await self._accepting.close()
-        await self._owned.close()
 
     async def receive(self, ctx: ActorContext[Message], message: Message) -> None:
         match message:
@@ -52,7 +50,7 @@ class Router(Behavior[Message]):
             case TasksEnded(task_ids):
                 self._look_at(self._waiters.wanted(task_ids))
             case AnswerAll():
-                self._owned.start(self._answer_all())
+                self._detach(self._answer_all())
             case Look():
                 self._waiters.forget_answered()
                 self._look_at(self._waiters.ids)
@@ -72,6 +70,7 @@ class Router(Behavior[Message]):
     def _on_accepted(self, batch: Sequence[Accepted]) -> None:
         born: list[tuple[Claim, Prepared]] = []
         due: set[int] = set()
+        later: list[tuple[int, float]] = []
         stored = 0
         for group, answer in batch:
             if isinstance(answer, Exception):
@@ -88,8 +87,7 @@ class Router(Behavior[Message]):
                 elif acceptance.due <= acceptance.created_at:
                     due.add(prepared.task.band)
                 else:
-                    in_s = (acceptance.due - acceptance.created_at).total_seconds()
-                    self._executor.tell(Waits(frozenset({prepared.task.band}), in_s))
+                    later.append((prepared.task.band, (acceptance.due - acceptance.created_at).total_seconds()))
             group.reply.send(answer)
         self._world.telemetry.count("tasks_accepted_total", stored)
         self._world.activity.rates.add("accepted", stored)
@@ -97,6 +95,8 @@ class Router(Behavior[Message]):
             self._executor.tell(Born(tuple(claim for claim, _ in born), tuple(prepared.args for _, prepared in born)))
         if due:
             self._executor.tell(Waits(frozenset(due)))
+        if later:
+            self._executor.tell(DueLater(tuple(later)))
 
     def _claim(self, task: NewTask, stored: Stored) -> Claim:
         return Claim(
@@ -137,7 +137,7 @@ class Router(Behavior[Message]):
         except Overloaded as full:
             reply.fail(full)
             return
-        self._owned.start(self._first_look(task_id))
+        self._detach(self._first_look(task_id))
 
     async def _first_look(self, task_id: UUID) -> None:
         """It may be final already, or not exist: registered first and read then, so nothing is missed."""
@@ -151,7 +151,7 @@ class Router(Behavior[Message]):
 
     def _look_at(self, ids: Sequence[UUID]) -> None:
         if ids:
-            self._owned.start(self._answer_finished(ids))
+            self._detach(self._answer_finished(ids))
 
     async def _answer_finished(self, ids: Sequence[UUID]) -> None:
         """One query for all waiters."""

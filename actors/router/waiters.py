@@ -41,7 +41,7 @@ class Waiters:
     def forget_answered(self) -> None:
         """Drop those whose asker has given up."""
         for task_id, replies in list(self._replies.items()):
-            alive = [reply for reply in replies if not reply.done]
+            alive = [reply for reply in replies if reply.waiting]
             if alive:
                 self._replies[task_id] = alive
             else:
