@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final, assert_never
 
@@ -91,6 +92,25 @@ class Supervisor(Behavior[Message]):
 
     def _counted(self, census: Census) -> None:
         self._census = census
+        telemetry, bands = self._world.telemetry, self._world.bands
+        for name in ("tasks_backlog", "tasks_scheduled", "oldest_due_seconds"):
+            telemetry.clear(name)
+        ready: Counter[tuple[str, str, str]] = Counter()
+        scheduled: Counter[str] = Counter()
+        oldest: dict[tuple[str, str], float] = {}
+        for count in census.bands:
+            band = bands.get(count.band)
+            if band is not None:
+                lane = band.lane.name.lower()
+                ready[lane, band.handler, ",".join(band.requires)] += count.ready
+                scheduled[band.handler] += count.scheduled
+                oldest[lane, band.handler] = max(oldest.get((lane, band.handler), 0.0), count.oldest_due_s)
+        for (lane, handler, requires), value in ready.items():
+            telemetry.gauge("tasks_backlog", value, lane=lane, handler=handler, requires=requires)
+        for handler, value in scheduled.items():
+            telemetry.gauge("tasks_scheduled", value, handler=handler)
+        for (lane, handler), age_s in oldest.items():
+            telemetry.gauge("oldest_due_seconds", age_s, lane=lane, handler=handler)
 
     async def _drain(self, within_s: float) -> Drained:
         """Long polls are answered, running work ends or is handed back, then the lease says that we have left."""

@@ -201,6 +201,10 @@ class Telemetry(Protocol):
 
     def gauge(self, name: str, value: float, **labels: str) -> None: ...
 
+    def clear(self, name: str) -> None:
+        """Forget all label values of a gauge, so that what no longer exists is no longer shown."""
+        ...
+
     def observe(self, name: str, values: Sequence[float], **labels: str) -> None:
         """Add samples to a histogram (seconds)."""
         ...
