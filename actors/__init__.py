@@ -1,0 +1,56 @@
+"""Noria's actors, and what handlers are written with.
+
+    from actors import Context, Fail, Retry, handler, task
+
+    @handler("scrape", timeout_s=30)
+    async def scrape(ctx: Context, url: str, depth: int = 0) -> Page: ...
+
+    await client.submit(task(scrape, url="https://example.org"))
+
+This package is two things. `actors.authoring` is the face that handler authors see; its names are here. Beside it
+stand the actors that a node is made of: they combine `runtime.core`, which decides, and `runtime.kernel`, which
+waits, through `runtime.ports`; they never import `runtime.adapters`.
+
+Importing this package starts nothing, reads no setting and imports no driver: a producer may import a module of
+handlers for the names and types alone.
+"""
+
+from __future__ import annotations
+
+from actors.authoring.actor import Actor, actor, field
+from actors.authoring.context import Context
+from actors.authoring.exceptions import (
+    Cancelled,
+    Fail,
+    LifespanFailed,
+    ResourceNotFound,
+    ResultNotSerializable,
+    Retry,
+)
+from actors.authoring.markers import handler, lifespan
+from actors.authoring.registry import Registry
+from actors.authoring.task import Task, TaskOptions, task
+from runtime.core.backoff import Backoff
+from runtime.errors import InvalidInput, RegistrationError
+
+__all__ = [
+    "Actor",
+    "Backoff",
+    "Cancelled",
+    "Context",
+    "Fail",
+    "InvalidInput",
+    "LifespanFailed",
+    "Registry",
+    "RegistrationError",
+    "ResourceNotFound",
+    "ResultNotSerializable",
+    "Retry",
+    "Task",
+    "TaskOptions",
+    "actor",
+    "field",
+    "handler",
+    "lifespan",
+    "task",
+]

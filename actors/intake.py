@@ -16,7 +16,18 @@ from uuid import UUID
 
 import orjson
 
+from actors.authoring.limits import (
+    METADATA_BYTES_MAX,
+    PAYLOAD_BYTES_MAX,
+    attempts_fault,
+    delay_fault,
+    key_fault,
+    tags_fault,
+    timeout_fault,
+)
+from actors.authoring.options import LANES
 from actors.authoring.registry import HandlerDef, Registry
+from actors.authoring.task import Task
 from actors.bands import Bands
 from runtime.core.canonical import digest as digest_of
 from runtime.core.ids import ENTROPY_BYTES, IdSequence
@@ -24,22 +35,13 @@ from runtime.core.slots import routing_key, slot_of
 from runtime.core.task import DEFAULT_TENANT, BandKey, Lane, NewTask
 from runtime.errors import InvalidInput
 
-PAYLOAD_BYTES_MAX: Final = 1 << 20
-KEY_CHARS_MAX: Final = 255
-KEY_BYTES_MAX: Final = 512
-TAGS_MAX: Final = 16
-METADATA_BYTES_MAX: Final = 4096
-ATTEMPTS_MAX: Final = 1000
-TIMEOUT_S_MAX: Final = 7 * 86400.0
-DELAY_S_MAX: Final = 366 * 86400.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
     """One task as a caller asked for it. None means: the handler's default.
 
-    `digest` is the SHA-256 of the canonical request as it was sent, without key and metadata; None lets the intake
-    compute it from these fields. Durations in seconds, instants aware.
+    `digest`, needed with an idempotency key, is the SHA-256 of the canonical request as it was sent, without key and
+    metadata (`request_digest`). Durations in seconds, instants aware.
     """
 
     handler: str
@@ -69,6 +71,16 @@ class Prepared:
     args: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    spec: TaskSpec
+    handler: HandlerDef
+    key: BandKey
+    payload: bytes
+    metadata: bytes | None
+    args: dict[str, Any]
+
+
 Errors = list[tuple[str, str]]
 Birth = Callable[[int, HandlerDef], int | None]  # (band, handler) -> incarnation that starts it at once, or None
 
@@ -88,39 +100,51 @@ class Intake:
         Raises InvalidInput with the errors of all of them (pointers '#/payload/x', and '#/3/payload/x' when there
         are several); Unavailable when a new band could not be interned.
         """
-        handlers, args = self._validate(specs)
-        keys = [_band_key(spec, handler) for spec, handler in zip(specs, handlers, strict=True)]
-        await self._bands.intern(set(keys))
+        checked = self._check_all(specs)
+        await self._bands.intern({one.key for one in checked})
         ids = self._ids.take(self._now_ms(), os.urandom(ENTROPY_BYTES * len(specs)))
-        prepared = []
-        for spec, handler, key, task_id, values in zip(specs, handlers, keys, ids, args, strict=True):
-            band = self._bands.id_of(key)
-            assert band is not None, "just interned"
-            immediate = birth is not None and not spec.delay_s and spec.run_at is None and spec.expires_at is None
-            born_on = birth(band, handler) if immediate and birth is not None else None
-            prepared.append(Prepared(_new_task(spec, handler, band, task_id, born_on), values))
-        return prepared
+        return [self._make(one, task_id, birth) for one, task_id in zip(checked, ids, strict=True)]
 
-    def _validate(self, specs: Sequence[TaskSpec]) -> tuple[list[HandlerDef], list[dict[str, Any]]]:
-        handlers: list[HandlerDef] = []
-        args: list[dict[str, Any]] = []
+    def _make(self, one: _Checked, task_id: UUID, birth: Birth | None) -> Prepared:
+        spec = one.spec
+        band = self._bands.id_of(one.key)
+        assert band is not None, "interned before"
+        immediate = not spec.delay_s and spec.run_at is None and spec.expires_at is None
+        born_on = birth(band, one.handler) if birth is not None and immediate else None
+        return Prepared(_new_task(one, band, task_id, born_on), one.args)
+
+    def _check_all(self, specs: Sequence[TaskSpec]) -> list[_Checked]:
+        checked: list[_Checked] = []
         errors: Errors = []
         for index, spec in enumerate(specs):
             prefix = f"#/{index}" if len(specs) > 1 else "#"
-            found = _check_bounds(spec)
-            handler = self._registry.get(spec.handler)
-            if handler is None:
-                found.append(("/handler", self._unknown(spec.handler)))
+            one = self._check(spec)
+            if isinstance(one, _Checked):
+                checked.append(one)
             else:
-                try:
-                    args.append(handler.validate(spec.payload))
-                except InvalidInput as refused:
-                    found += [(pointer.removeprefix("#"), detail) for pointer, detail in refused.errors]
-                handlers.append(handler)
-            errors += [(prefix + pointer, detail) for pointer, detail in found]
+                errors += [(prefix + pointer, detail) for pointer, detail in one]
         if errors:
-            raise InvalidInput(f"{len(errors)} invalid field(s); first: {errors[0][0]}: {errors[0][1]}", tuple(errors))
-        return handlers, args
+            pointer, detail = errors[0]
+            raise InvalidInput(f"{len(errors)} invalid field(s); the first: {pointer}: {detail}", tuple(errors))
+        return checked
+
+    def _check(self, spec: TaskSpec) -> _Checked | Errors:
+        errors = _check_bounds(spec)
+        handler = self._registry.get(spec.handler)
+        if handler is None:
+            return [*errors, ("/handler", self._unknown(spec.handler))]
+        payload, faults = _encoded("/payload", spec.payload, PAYLOAD_BYTES_MAX)
+        metadata = None
+        if spec.metadata:
+            metadata, more = _encoded("/metadata", spec.metadata, METADATA_BYTES_MAX)
+            faults = faults + more
+        try:
+            args = handler.validate(spec.payload)
+        except InvalidInput as refused:
+            return [*errors, *faults, *((pointer.removeprefix("#"), detail) for pointer, detail in refused.errors)]
+        if errors or faults:
+            return [*errors, *faults]
+        return _Checked(spec, handler, _band_key(spec, handler), payload, metadata, args)
 
     def _unknown(self, name: str) -> str:
         near = difflib.get_close_matches(name, self._registry.names, n=3)
@@ -139,95 +163,88 @@ def _band_key(spec: TaskSpec, handler: HandlerDef) -> BandKey:
     return BandKey(spec.handler, lane, spec.tenant, requires, spec.actor_key is not None)
 
 
-def _new_task(spec: TaskSpec, handler: HandlerDef, band: int, task_id: UUID, born_on: int | None) -> NewTask:
-    options = handler.options
+def _new_task(one: _Checked, band: int, task_id: UUID, born_on: int | None) -> NewTask:
+    spec, options = one.spec, one.handler.options
     key = spec.idempotency_key
+    assert key is None or spec.digest is not None, "a key without the digest of its request"
     return NewTask(
         id=task_id,
         band=band,
         slot=slot_of(routing_key(task_id, key, spec.actor_key)),
-        payload=orjson.dumps(spec.payload) if spec.payload else b"{}",
+        payload=one.payload,
         max_attempts=options.max_attempts if spec.max_attempts is None else spec.max_attempts,
         timeout_s=options.timeout_s if spec.timeout_s is None else spec.timeout_s,
         tenant=spec.tenant,
         idempotency_key=key,
-        digest=None if key is None else spec.digest or _spec_digest(spec),
+        digest=spec.digest if key is not None else None,
         actor_type=None if spec.actor_key is None else spec.handler.partition(".")[0],
         actor_key=spec.actor_key,
         prefers=spec.prefers,
         delay_s=spec.delay_s or 0.0,
         run_at=spec.run_at,
         expires_at=spec.expires_at,
-        metadata=None if not spec.metadata else orjson.dumps(spec.metadata),
+        metadata=one.metadata,
         created_by=spec.created_by,
         trace_context=spec.trace_context,
         born_on=born_on,
     )
 
 
-def _spec_digest(spec: TaskSpec) -> bytes:
-    request = {
-        "handler": spec.handler,
-        "payload": spec.payload,
-        "actor_key": spec.actor_key,
-        "priority": None if spec.priority is None else spec.priority.name.lower(),
-        "requires": list(spec.requires) or None,
-        "prefers": list(spec.prefers) or None,
-        "delay_s": spec.delay_s,
-        "run_at": None if spec.run_at is None else spec.run_at.isoformat(),
-        "expires_at": None if spec.expires_at is None else spec.expires_at.isoformat(),
-        "timeout_s": spec.timeout_s,
-        "max_attempts": spec.max_attempts,
-    }
-    return digest_of({name: value for name, value in request.items() if value is not None})
+def request_digest(request: Mapping[str, Any]) -> bytes:
+    """32 bytes that tell two requests with the same idempotency key apart; defaults are not filled in."""
+    return digest_of({name: value for name, value in request.items() if name not in _NOT_DIGESTED})
+
+
+_NOT_DIGESTED: Final = frozenset({"idempotency_key", "metadata"})
+
+
+def spec_of(task: Task[Any], *, tenant: str = DEFAULT_TENANT, created_by: str = "", trace: str | None = None) -> TaskSpec:
+    """A task that code made (a child, a test), as a request."""
+    return TaskSpec(
+        handler=task.handler,
+        payload=task.payload,
+        tenant=tenant,
+        idempotency_key=task.idempotency_key,
+        actor_key=task.actor_key,
+        priority=None if task.priority is None else LANES[task.priority],
+        requires=tuple(task.requires),
+        prefers=tuple(task.prefers),
+        delay_s=task.delay_s,
+        run_at=task.run_at,
+        expires_at=task.expires_at,
+        timeout_s=task.timeout_s,
+        max_attempts=task.max_attempts,
+        metadata=task.metadata,
+        created_by=created_by,
+        trace_context=trace,
+        digest=None if task.idempotency_key is None else request_digest(task.to_request()),
+    )
 
 
 def _check_bounds(spec: TaskSpec) -> Errors:
     """(pointer, detail) of every value that is out of bounds. Cheap where nothing optional is set."""
-    errors: Errors = []
+    found: list[tuple[str, str | None]] = []
     if spec.idempotency_key is not None:
-        errors += _check_key("/idempotency_key", spec.idempotency_key)
+        found.append(("/idempotency_key", key_fault(spec.idempotency_key)))
     if spec.actor_key is not None:
-        errors += _check_key("/actor_key", spec.actor_key)
+        found.append(("/actor_key", key_fault(spec.actor_key)))
     if spec.requires or spec.prefers:
-        errors += _check_tags("/requires", spec.requires) + _check_tags("/prefers", spec.prefers)
-    if spec.timeout_s is not None and not 0 < spec.timeout_s <= TIMEOUT_S_MAX:
-        errors.append(("/timeout_s", f"{spec.timeout_s} is not above 0 and at most {TIMEOUT_S_MAX:.0f} seconds"))
-    if spec.max_attempts is not None and not 1 <= spec.max_attempts <= ATTEMPTS_MAX:
-        errors.append(("/max_attempts", f"{spec.max_attempts} is not within 1…{ATTEMPTS_MAX}"))
+        found += [("/requires", tags_fault(spec.requires)), ("/prefers", tags_fault(spec.prefers))]
+    if spec.timeout_s is not None:
+        found.append(("/timeout_s", timeout_fault(spec.timeout_s)))
+    if spec.max_attempts is not None:
+        found.append(("/max_attempts", attempts_fault(spec.max_attempts)))
     if spec.delay_s is not None:
-        if not 0 <= spec.delay_s <= DELAY_S_MAX:
-            errors.append(("/delay_s", f"{spec.delay_s} is not within 0…{DELAY_S_MAX:.0f} seconds"))
-        if spec.run_at is not None:
-            errors.append(("/run_at", "give delay_s or run_at, not both"))
-    for name, instant in (("run_at", spec.run_at), ("expires_at", spec.expires_at)):
+        found.append(("/delay_s", delay_fault(spec.delay_s)))
+        found.append(("/run_at", None if spec.run_at is None else "give delay_s or run_at, not both"))
+    for name, instant in (("/run_at", spec.run_at), ("/expires_at", spec.expires_at)):
         if instant is not None and instant.tzinfo is None:
-            errors.append((f"/{name}", f"{instant.isoformat()} has no time zone; write it with Z or an offset"))
-    if spec.metadata:
-        size = len(orjson.dumps(spec.metadata))
-        if size > METADATA_BYTES_MAX:
-            errors.append(("/metadata", f"{size} bytes as JSON; at most {METADATA_BYTES_MAX} are allowed"))
-    return errors
+            found.append((name, f"{instant.isoformat()} has no time zone; write it with Z or an offset"))
+    return [(pointer, fault) for pointer, fault in found if fault is not None]
 
 
-def _check_key(pointer: str, key: str) -> Errors:
-    if not 1 <= len(key) <= KEY_CHARS_MAX:
-        return [(pointer, f"{len(key)} characters; 1 to {KEY_CHARS_MAX} are allowed")]
-    try:
-        size = len(key.encode())
-    except UnicodeEncodeError:
-        return [(pointer, "contains a lone surrogate, which is not text")]
-    if "\0" in key:
-        return [(pointer, "contains a NUL character, which PostgreSQL cannot store in text")]
-    if size > KEY_BYTES_MAX:
-        return [(pointer, f"{size} bytes as UTF-8; at most {KEY_BYTES_MAX} are allowed")]
-    return []
-
-
-def _check_tags(pointer: str, tags: Sequence[str]) -> Errors:
-    errors: Errors = []
-    if len(tags) > TAGS_MAX:
-        errors.append((pointer, f"{len(tags)} tags; at most {TAGS_MAX} are allowed"))
-    for index, tag in enumerate(tags[:TAGS_MAX]):
-        errors += _check_key(f"{pointer}/{index}", tag)
-    return errors
+def _encoded(pointer: str, value: Mapping[str, Any], bytes_max: int) -> tuple[bytes, Errors]:
+    body = orjson.dumps(value) if value else b"{}"
+    if len(body) > bytes_max:
+        return body, [(pointer, f"{len(body)} bytes as JSON; at most {bytes_max} are allowed")]
+    return body, []

@@ -82,7 +82,9 @@ class Binding:
         if b"\\u0000" in raw and (faults := find_nul(from_json(raw), _ROOT)):
             raise _refused(self._name, faults)
         if len(raw) > PAYLOAD_BYTES_MAX:
-            raise _refused(self._name, [(_ROOT, f"{len(raw)} bytes as JSON; at most {PAYLOAD_BYTES_MAX} are allowed")])
+            raise _refused(
+                self._name, [(_ROOT, f"{len(raw)} bytes as JSON; at most {PAYLOAD_BYTES_MAX} are allowed")]
+            )
         self.bind(raw)
         payload: dict[str, Any] = orjson.loads(raw)
         return payload
@@ -115,7 +117,9 @@ class Binding:
             try:
                 self._convert.write({name: value})
             except Inexact as alone:
-                faults += [(_ROOT + (pointer or pointer_to("", name)), detail) for pointer, detail in alone.faults]
+                faults += [
+                    (_ROOT + (pointer or pointer_to("", name)), detail) for pointer, detail in alone.faults
+                ]
         return faults or [(_ROOT, detail) for _, detail in error.faults]
 
     # -- errors -------------------------------------------------------------------------------------
@@ -179,7 +183,9 @@ def _schema(adapter: TypeAdapter[Any], arguments: tuple[Argument, ...]) -> dict[
     for argument in arguments:
         if not argument.required:
             try:
-                raw = Converter.of(TypeAdapter(list[argument.annotation], config=CONFIG)).write([argument.default])
+                raw = Converter.of(TypeAdapter(list[argument.annotation], config=CONFIG)).write(
+                    [argument.default]
+                )
             except Exception:  # noqa: BLE001, S112 - a default that JSON cannot say is only not shown
                 continue
             schema["properties"][argument.name]["default"] = orjson.loads(raw)[0]
@@ -189,7 +195,9 @@ def _schema(adapter: TypeAdapter[Any], arguments: tuple[Argument, ...]) -> dict[
 def _unfit(core_schema: Any, schema: Any) -> str | None:
     """Types that pydantic takes but that do not come back as they went."""
     if _contains(core_schema, "type", "generator"):
-        return "an Iterable or Iterator argument is read only once and checked late; take a list or a Sequence"
+        return (
+            "an Iterable or Iterator argument is read only once and checked late; take a list or a Sequence"
+        )
     if _contains(schema, "writeOnly", True):
         return "a SecretStr or SecretBytes argument is written as asterisks; take str or bytes"
     return None
@@ -213,13 +221,18 @@ def _unusable(error: Exception) -> str:
 
 def _refused(name: str, faults: list[Fault]) -> InvalidInput:
     listed = tuple(faults[:FAULTS_MAX])
-    brief = "; ".join(f"{pointer.removeprefix('#/payload').lstrip('/') or 'payload'} {detail}" for pointer, detail in listed[:3])
+    brief = "; ".join(
+        f"{pointer.removeprefix('#/payload').lstrip('/') or 'payload'} {detail}"
+        for pointer, detail in listed[:3]
+    )
     return InvalidInput(f"{name}: {brief}", listed)
 
 
 def _write_plain(payload: object) -> bytes:
     if not isinstance(payload, Mapping):
-        raise InvalidInput("the payload is not an object", ((_ROOT, f"must be an object; got {_shown(payload)}"),))
+        raise InvalidInput(
+            "the payload is not an object", ((_ROOT, f"must be an object; got {_shown(payload)}"),)
+        )
     try:
         raw = to_json(payload, inf_nan_mode="constants")
         faults = check_numbers(payload, _ROOT) if looks_inexact(raw) else []

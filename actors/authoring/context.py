@@ -118,7 +118,9 @@ class Context:
         Raises InvalidInput beyond 10,000 of one attempt, NoriaError when the attempt has ended.
         """
         if self._closed:
-            raise NoriaError(f"attempt {self.attempt} of {self.handler} has ended; what it submits now would be lost")
+            raise NoriaError(
+                f"attempt {self.attempt} of {self.handler} has ended; what it submits now would be lost"
+            )
         if len(self._children) + len(tasks) > CHILDREN_MAX:
             raise InvalidInput(f"more than {CHILDREN_MAX} tasks submitted by one attempt of {self.handler}")
         self._children.extend(tasks)

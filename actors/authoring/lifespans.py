@@ -72,8 +72,9 @@ async def _open(each: LifespanDef) -> tuple[Resource, AsyncIterator[Any]]:
 
 
 async def _close(opened: list[tuple[LifespanDef, AsyncIterator[Any]]]) -> list[LifespanFailed]:
-    """Close in reverse; a failure does not keep the others from being closed."""
+    """Close in reverse. Neither a failure nor a cancellation keeps the others from being closed."""
     failures: list[LifespanFailed] = []
+    interrupt: BaseException | None = None
     while opened:
         each, running = opened.pop()
         try:
@@ -83,11 +84,15 @@ async def _close(opened: list[tuple[LifespanDef, AsyncIterator[Any]]]) -> list[L
         except Exception as error:  # noqa: BLE001 - reported by the caller, after all were closed
             failure = LifespanFailed(f"{each} could not be closed: {type(error).__name__}: {error}")
             failure.__cause__ = error
+            failures.append(failure)
+        except BaseException as error:  # noqa: BLE001 - raised again below, after all were closed
+            interrupt = interrupt or error
         else:
-            failure = LifespanFailed(f"{each} yields more than once")
+            failures.append(LifespanFailed(f"{each} yields more than once"))
             if isinstance(running, AsyncGenerator):
                 await running.aclose()
-        failures.append(failure)
+    if interrupt is not None:
+        raise interrupt
     return failures
 
 

@@ -25,7 +25,9 @@ _HANDLER: Final = "__noria_handler__"
 _LIFESPAN: Final = "__noria_lifespan__"
 _WORD: Final = re.compile(r"[^\W\d]\w*")
 
-F = TypeVar("F", bound="Callable[Concatenate[Context, ...], Any] | Callable[Concatenate[Any, Context, ...], Any]")
+F = TypeVar(
+    "F", bound="Callable[Concatenate[Context, ...], Any] | Callable[Concatenate[Any, Context, ...], Any]"
+)
 L = TypeVar("L", bound=Callable[[], AsyncIterator[Any]])
 
 

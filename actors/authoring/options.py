@@ -33,7 +33,9 @@ class Rate:
         """`"100/s"`, `"5/min"`, `"1000/10min"`. Raises ValueError."""
         match = _RATE.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text!r} is not a count per period, such as '100/s', '5/min', '1000/h' or '10/30s'")
+            raise ValueError(
+                f"{text!r} is not a count per period, such as '100/s', '5/min', '1000/h' or '10/30s'"
+            )
         count, periods, unit = match.groups()
         return cls(int(count), int(periods or 1) * _PERIOD_S[unit])
 
@@ -68,7 +70,9 @@ class HandlerOptions:
                 _require(name, f"{getattr(self, name)!r} is neither True nor False")
 
     @classmethod
-    def make(cls, *, priority: str = "medium", rate_limit: str | None = None, **others: Any) -> HandlerOptions:
+    def make(
+        cls, *, priority: str = "medium", rate_limit: str | None = None, **others: Any
+    ) -> HandlerOptions:
         """From what an author writes. Raises RegistrationError."""
         if priority not in LANES:
             _require("priority", f"{priority!r} is not one of {', '.join(LANES)}")
@@ -111,7 +115,9 @@ def _require(name: str, fault: str | None) -> None:
 
 
 def _exceptions_fault(kinds: object) -> str | None:
-    fine = isinstance(kinds, tuple) and all(isinstance(k, type) and issubclass(k, BaseException) for k in kinds)
+    fine = isinstance(kinds, tuple) and all(
+        isinstance(k, type) and issubclass(k, BaseException) for k in kinds
+    )
     return None if fine else f"{kinds!r} is not a tuple of exception classes, such as (ValueError, OSError)"
 
 

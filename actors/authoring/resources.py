@@ -63,10 +63,14 @@ class Resources:
             return matches[0].value
         name = getattr(kind, "__qualname__", repr(kind))
         if matches:
-            raise ResourceNotFound(f"several resources are a {name}: {_listed(matches)}; ask for a narrower type")
+            raise ResourceNotFound(
+                f"several resources are a {name}: {_listed(matches)}; ask for a narrower type"
+            )
         hint = f"; {self._missing}" if self._missing else ""
         exist = f"there are {_listed(self._resources)}" if self._resources else "there are none"
-        raise ResourceNotFound(f"no resource is a {name}; {exist} (resources come from @lifespan functions){hint}")
+        raise ResourceNotFound(
+            f"no resource is a {name}; {exist} (resources come from @lifespan functions){hint}"
+        )
 
 
 def _is_a(resource: Resource, kind: type) -> bool:

@@ -41,7 +41,9 @@ class ResultAdapter(Generic[R_co]):
         """Raises InvalidInput where the stored result is not of the annotated type."""
         read = self._converter.validator
         try:
-            results = read.validate_json(b"[%b]" % body) if codec is Codec.JSON else read.validate_python([body])
+            results = (
+                read.validate_json(b"[%b]" % body) if codec is Codec.JSON else read.validate_python([body])
+            )
         except ValidationError as error:
             raise InvalidInput(f"{self._named()} is not a {self.type_name}: {_brief(error)}") from error
         return cast(R_co, results[0])
@@ -69,7 +71,9 @@ class ResultAdapter(Generic[R_co]):
 
 def _brief(error: ValidationError) -> str:
     faults = error.errors(include_url=False, include_context=False, include_input=False)[:3]
-    return "; ".join(f"{'/'.join(str(part) for part in fault['loc'][1:]) or 'it'}: {fault['msg']}" for fault in faults)
+    return "; ".join(
+        f"{'/'.join(str(part) for part in fault['loc'][1:]) or 'it'}: {fault['msg']}" for fault in faults
+    )
 
 
 ANY_RESULT: Final[ResultAdapter[Any]] = ResultAdapter(Any)

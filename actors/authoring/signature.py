@@ -63,7 +63,9 @@ def _check_kind(fn: Callable[..., Any]) -> None:
     if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
         raise refusal(fn, "yields; a handler returns one result (ctx.progress and ctx.submit work meanwhile)")
     if inspect.iscoroutinefunction(inner) and not inspect.iscoroutinefunction(fn):
-        raise refusal(fn, "a decorator around it hides that it is an async def; make its wrapper an async def, too")
+        raise refusal(
+            fn, "a decorator around it hides that it is an async def; make its wrapper an async def, too"
+        )
 
 
 def _check_context(fn: Callable[..., Any], ctx: inspect.Parameter | None, hints: dict[str, Any]) -> None:
@@ -73,7 +75,9 @@ def _check_context(fn: Callable[..., Any], ctx: inspect.Parameter | None, hints:
         return
     if _unannotated(ctx):
         raise refusal(fn, f"its first argument must be annotated as the context: ({ctx.name}: Context, …)")
-    raise refusal(fn, f"its first argument must be the context ({ctx.name}: Context), not {hints[ctx.name]!r}")
+    raise refusal(
+        fn, f"its first argument must be the context ({ctx.name}: Context), not {hints[ctx.name]!r}"
+    )
 
 
 def _resolve(fn: Callable[..., Any]) -> dict[str, Any]:
@@ -88,7 +92,9 @@ def _resolve(fn: Callable[..., Any]) -> dict[str, Any]:
                 raise
             return typing.get_type_hints(fn, localns={**scope, "Context": Context}, include_extras=True)
     except NameError as error:
-        why = f"the annotation {error.name!r} is not known at run time; import it outside of `if TYPE_CHECKING`"
+        why = (
+            f"the annotation {error.name!r} is not known at run time; import it outside of `if TYPE_CHECKING`"
+        )
         raise refusal(fn, why) from error
     except Exception as error:
         raise refusal(fn, f"its annotations cannot be read: {type(error).__name__}: {error}") from error

@@ -174,7 +174,11 @@ def _faults(task: Task[Any]) -> list[tuple[str, str]]:
 def _instant_fault(value: object) -> str | None:
     if not isinstance(value, datetime):
         return f"{value!r} is not a datetime"
-    return None if value.tzinfo is not None else f"{value.isoformat()} has no time zone; use datetime.now(UTC) + …"
+    return (
+        None
+        if value.tzinfo is not None
+        else f"{value.isoformat()} has no time zone; use datetime.now(UTC) + …"
+    )
 
 
 def _metadata_fault(value: object) -> str | None:
@@ -186,7 +190,11 @@ def _metadata_fault(value: object) -> str | None:
         return f"has no JSON form: {error}"
     if faults := check_numbers(dict(value), "") or find_nul(dict(value), ""):
         return f"at {faults[0][0]}: {faults[0][1]}"
-    return None if size <= METADATA_BYTES_MAX else f"{size} bytes as JSON; at most {METADATA_BYTES_MAX} are allowed"
+    return (
+        None
+        if size <= METADATA_BYTES_MAX
+        else f"{size} bytes as JSON; at most {METADATA_BYTES_MAX} are allowed"
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -15,6 +15,8 @@ from dataclasses import asdict
 from typing import Any, BinaryIO
 from uuid import UUID
 
+import orjson
+
 from actors.authoring.context import Context
 from actors.authoring.registry import HandlerDef, Registry
 from actors.executor import frames
@@ -53,7 +55,7 @@ def _serve(registry: Registry, job: dict[str, Any], sink: BinaryIO) -> None:
         failures=job["failures"],
         idempotency_key=job["idempotency_key"],
         actor_key=job["actor_key"],
-        metadata=job["metadata"],
+        metadata=None if job["metadata"] is None else orjson.loads(job["metadata"]),
         trace_context=job["trace_context"],
         on_progress=lambda p: _write(sink, {"type": "progress", "progress": [p.done, p.total, p.message]}),
     )

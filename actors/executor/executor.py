@@ -15,6 +15,8 @@ from functools import partial
 from typing import Any, Final, assert_never
 from uuid import UUID
 
+import orjson
+
 from actors.authoring.context import Context
 from actors.authoring.log import bind_attempt
 from actors.authoring.registry import HandlerDef, Kind
@@ -57,6 +59,7 @@ from actors.executor.reporting import Reporter
 from actors.executor.settling import Settled, Settler
 from actors.executor.suspects import Suspects
 from actors.executor.threads import Threads
+from actors.intake import spec_of
 from actors.router.messages import TasksEnded
 from actors.world import World
 from runtime.core import decisions
@@ -229,7 +232,7 @@ class Executor(Behavior[Message]):
             failures=claim.failures,
             idempotency_key=claim.idempotency_key,
             actor_key=claim.actor_key,
-            metadata=claim.metadata,
+            metadata=None if claim.metadata is None else orjson.loads(claim.metadata),
             trace_context=claim.trace_context,
             resources=self._world.resources,
             on_progress=partial(self._housekeeping.progress, claim.id, claim.attempt),
@@ -270,7 +273,7 @@ class Executor(Behavior[Message]):
     async def _children(self, run: Run) -> tuple[NewTask, ...]:
         """Children are validated like any request; the record may be away while their bands are interned."""
         tenant = self._world.bands[run.claim.band].tenant
-        specs = [child.spec(tenant=tenant) for child in run.context.children]
+        specs = [spec_of(child, tenant=tenant, trace=run.claim.trace_context) for child in run.context.children]
         while True:
             try:
                 return tuple(prepared.task for prepared in await self._world.intake.prepare(specs))

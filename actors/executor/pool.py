@@ -75,7 +75,7 @@ class Pool:
             run.stop = why
         run.stop_since_s = self._now_s()
         run.stop_count += 1
-        run.context.request_stop()
+        run.context.request_cancel(why.value)
         if run.worker is not None:
             run.worker.cancel()
 

@@ -14,6 +14,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from typing import Any, Final
 
+from actors.authoring.task import Task
 from actors.executor import frames
 from actors.executor.bodies import Crashed, Ended, Raised, Returned, Run, Snooze, Unbound
 from runtime.core.task import Codec, ErrorInfo
@@ -85,7 +86,7 @@ class Processes:
 def _ended(run: Run, frame: dict[str, Any]) -> Ended:
     match frame["type"]:
         case "returned":
-            run.context.adopt_children(frame["children"])
+            run.context.adopt([Task.from_request(child) for child in frame["children"]])
             return Returned(frame["result"], Codec(frame["codec"]))
         case "raised":
             return Raised(ErrorInfo(*frame["error"]), final=frame["final"], after_s=frame["after_s"])

@@ -44,7 +44,12 @@ class Settler:
         self._told = told
         self._unsettled = 0
         self._batcher: Batcher[tuple[Run, Move], Verdict] = Batcher(
-            self._flush, max_items=_BATCH_MAX, flushers=_FLUSHERS, max_waiting=_WAITING_MAX, on_done=self._done
+            self._flush,
+            name="settling",
+            flushers=_FLUSHERS,
+            max_items=_BATCH_MAX,
+            capacity=_WAITING_MAX,
+            on_done=self._done,
         )
 
     @property

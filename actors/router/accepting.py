@@ -34,18 +34,18 @@ class Accepting:
         self._store = store
         self._batcher: Batcher[Group, list[Acceptance]] = Batcher(
             self._flush,
+            name="accepting",
+            flushers=_FLUSHERS,
             max_items=_BATCH_TASKS_MAX,
             max_bytes=_BATCH_BYTES_MAX,
-            weight=lambda group: len(group.tasks),
+            capacity=waiting_max,
             size=lambda group: sum(len(p.task.payload) + _ROW_BYTES for p in group.tasks),
-            flushers=_FLUSHERS,
-            max_waiting=waiting_max,
             on_done=told,
         )
 
     def put(self, group: Group) -> None:
         """Raises Overloaded when too many wait already."""
-        self._batcher.put(group)
+        self._batcher.put(group, weight=len(group.tasks))
 
     async def close(self) -> None:
         await self._batcher.close()
