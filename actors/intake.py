@@ -133,18 +133,15 @@ class Intake:
         handler = self._registry.get(spec.handler)
         if handler is None:
             return [*errors, ("/handler", self._unknown(spec.handler))]
-        payload, faults = _encoded("/payload", spec.payload, PAYLOAD_BYTES_MAX)
-        metadata = None
-        if spec.metadata:
-            metadata, more = _encoded("/metadata", spec.metadata, METADATA_BYTES_MAX)
-            faults = faults + more
         try:
-            args = handler.validate(spec.payload)
+            payload, args = handler.accept(spec.payload)
         except InvalidInput as refused:
-            return [*errors, *faults, *((pointer.removeprefix("#"), detail) for pointer, detail in refused.errors)]
-        if errors or faults:
-            return [*errors, *faults]
-        return _Checked(spec, handler, _band_key(spec, handler), payload, metadata, args)
+            return [*errors, *((pointer.removeprefix("#"), detail) for pointer, detail in refused.errors)]
+        errors += _size_fault("/payload", payload, PAYLOAD_BYTES_MAX)
+        metadata = orjson.dumps(spec.metadata) if spec.metadata else None
+        if metadata is not None:
+            errors += _size_fault("/metadata", metadata, METADATA_BYTES_MAX)
+        return errors or _Checked(spec, handler, _band_key(spec, handler), payload, metadata, args)
 
     def _unknown(self, name: str) -> str:
         near = difflib.get_close_matches(name, self._registry.names, n=3)
@@ -243,8 +240,5 @@ def _check_bounds(spec: TaskSpec) -> Errors:
     return [(pointer, fault) for pointer, fault in found if fault is not None]
 
 
-def _encoded(pointer: str, value: Mapping[str, Any], bytes_max: int) -> tuple[bytes, Errors]:
-    body = orjson.dumps(value) if value else b"{}"
-    if len(body) > bytes_max:
-        return body, [(pointer, f"{len(body)} bytes as JSON; at most {bytes_max} are allowed")]
-    return body, []
+def _size_fault(pointer: str, body: bytes, bytes_max: int) -> Errors:
+    return [(pointer, f"{len(body)} bytes as JSON; at most {bytes_max} are allowed")] if len(body) > bytes_max else []

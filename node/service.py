@@ -17,7 +17,8 @@ from actors.supervisor import Actors, GetCensus
 from actors.supervisor import Message as SupervisorMessage
 from actors.world import World
 from node.http.service import Submitted
-from runtime.core.task import BandCount, Census, State, TaskView
+from node.http.stats import counted
+from runtime.core.task import State, TaskView
 from runtime.errors import AskError, AskTimeout, Unavailable
 from runtime.kernel.actor import Ref
 from runtime.ports import Store
@@ -38,6 +39,7 @@ class NodeService:
     ) -> None:
         self._world = world
         self._render_metrics = render_metrics
+        self._backlog = 0
         self._supervisor = supervisor
         self._actors = actors
         self.draining = False
@@ -50,13 +52,17 @@ class NodeService:
     def registry(self) -> Registry:
         return self._world.registry
 
+    @property
+    def node(self) -> str:
+        return self._world.node
+
     async def submit(self, specs: Sequence[TaskSpec]) -> list[Submitted]:
         prepared = await self._world.intake.prepare(specs, self._birth)
         try:
             answers = await self._actors.router.ask(Submit(tuple(prepared)), _ACCEPT_S)
         except AskError as unanswered:
             raise Unavailable(f"whether the tasks were stored is not known: {unanswered}") from unanswered
-        return [Submitted(one.task, answer) for one, answer in zip(prepared, answers, strict=True)]
+        return [Submitted(one.task, answer, self._world.bands[one.task.band]) for one, answer in zip(prepared, answers, strict=True)]
 
     def _birth(self, band: int, handler: HandlerDef) -> int | None:
         known = self._world.bands[band]
@@ -92,52 +98,52 @@ class NodeService:
     def subscribe(self, after: int | None) -> AbstractContextManager[AsyncIterator[TaskEvent | Gap]]:
         return self._world.activity.events.subscribe(after)
 
+    def home(self, slot: int) -> str | None:  # noqa: ARG002 - one node owns every slot
+        return self._world.node
+
+    def backlog(self) -> int:
+        return self._backlog
+
+    def waits_for(self, view: TaskView) -> tuple[str, str]:
+        band_tags = set(view.requires) - self._world.tags
+        if view.handler in self._world.capacity.paused:
+            return "paused", f"the handler {view.handler} is paused"
+        if self._world.registry.get(view.handler) is None:
+            return "no_handler", f"no live node has the handler {view.handler} loaded"
+        if band_tags:
+            return "no_tags", f"no live node bears {', '.join(sorted(band_tags))}"
+        if view.suspect:
+            return "no_capacity", "its process died more than once, so it waits for a node to run it alone"
+        return "no_capacity", "waits for its turn"
+
     async def live_stats(self) -> Mapping[str, object]:
         activity, capacity = self._world.activity, self._world.capacity
         running = await self._actors.executor.ask(ListRunning(), _READ_S)
-        census = await self._supervisor.ask(GetCensus(), _READ_S)
-        return {
-            "node": self._world.node,
+        stats: dict[str, object] = {
+            "node": self.node,
             "incarnation": self._world.incarnation,
-            "draining": self.draining,
+            "state": "draining" if self.draining else "active",
             "rates": {
-                name: {"per_s": activity.rates.per_s(name), "series": activity.rates.series(name)}
+                name: {"per_s": activity.rates.per_s(name), "last": activity.rates.series(name)}
                 for name in ("accepted", "succeeded", "failed", "cancelled")
             },
-            "latency_s": activity.latency_percentiles(),
             "capacity": {
-                kind.name.lower(): {"room": capacity.room(kind), "limit": self._world.limits.of(kind)} for kind in Kind
+                kind.value: {"limit": self._world.limits.of(kind), "taken": capacity.taken_of(kind)} for kind in Kind
             },
-            "running": [asdict(run) for run in running],
+            "running": [
+                {"id": run.task_id, "handler": run.handler, "attempt": run.attempt, "for_s": round(run.run_s, 3)}
+                for run in running
+            ],
             "failures": [asdict(failure) for failure in reversed(activity.failures)],
-            "census": None if census is None else self._census_view(census),
         }
-
-    def _census_view(self, census: Census) -> dict[str, object]:
-        return {
-            "states": {
-                "ready": sum(count.ready for count in census.bands),
-                "scheduled": sum(count.scheduled for count in census.bands),
-                "running": sum(count.running for count in census.bands),
-                "succeeded": census.succeeded,
-                "failed": census.failed,
-                "cancelled": census.cancelled,
-            },
-            "succeeded_is_estimate": census.succeeded_is_estimate,
-            "bands": [self._band_view(count) for count in census.bands],
-        }
-
-    def _band_view(self, count: BandCount) -> dict[str, object]:
-        band = self._world.bands.get(count.band)
-        about = {} if band is None else {"handler": band.handler, "lane": band.lane.name.lower(), "tenant": band.tenant}
-        return {
-            **about,
-            "suspects": count.band < 0,
-            "ready": count.ready,
-            "scheduled": count.scheduled,
-            "running": count.running,
-            "oldest_due_s": count.oldest_due_s,
-        }
+        if (latency := activity.latency_percentiles()) is not None:
+            stats["latency_s"] = latency
+        census = await self._supervisor.ask(GetCensus(), _READ_S)
+        if census is not None:
+            bands = {band.id: band for band in self._world.bands}
+            stats.update(counted(census, bands, capacity.paused, self._world.registry.names))
+            self._backlog = sum(count.ready for count in census.bands)
+        return stats
 
     async def ready(self) -> str | None:
         if self.draining:

@@ -40,9 +40,8 @@ class Capacity:
     def taken(self) -> int:
         return sum(self._taken.values())
 
-    @property
-    def limit(self) -> int:
-        return sum(self._limits.values())
+    def taken_of(self, kind: Kind) -> int:
+        return self._taken[kind]
 
     def room(self, kind: Kind) -> int:
         """How many more bodies of this kind may be claimed now."""

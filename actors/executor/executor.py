@@ -18,7 +18,7 @@ from uuid import UUID
 import orjson
 
 from actors.authoring.context import Context
-from actors.authoring.log import bind_attempt
+from actors.authoring.log_context import current_attempt
 from actors.authoring.registry import HandlerDef, Kind
 from actors.executor.bodies import (
     Ended,
@@ -241,7 +241,7 @@ class Executor(Behavior[Message]):
     # -- one body -----------------------------------------------------------------------------------
 
     async def _execute(self, run: Run) -> Move:
-        bind_attempt(run.context)
+        current_attempt.set(run.context)
         self._reporter.started(run)
         try:
             ended = await self._body(run)
