@@ -81,6 +81,10 @@ class Leases:
         row = self._rows.get(incarnation)
         return row is None or row.ended
 
+    def left(self, incarnation: int) -> bool:
+        row = self._rows.get(incarnation)
+        return row is not None and row.state == "left"
+
     def node_of(self, incarnation: int | None) -> str | None:
         row = None if incarnation is None else self._rows.get(incarnation)
         return None if row is None else row.node

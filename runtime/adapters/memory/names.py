@@ -35,6 +35,9 @@ class Names:
     def handlers(self) -> list[HandlerEntry]:
         return [entry for _, entry in sorted(self._handlers.items())]
 
+    def paused(self) -> list[str]:
+        return [entry.name for entry in self.handlers() if entry.paused]
+
     def set_paused(self, handler: str, *, paused: bool) -> bool:
         known = self._handlers.get(handler)
         if known is None:

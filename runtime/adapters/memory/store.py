@@ -80,7 +80,7 @@ class MemoryStore:
         return working.orphans(self._tables, self._leases, limit)
 
     async def held(self, incarnation: int) -> builtins.list[Orphan]:
-        return working.held(self._tables, incarnation)
+        return working.held(self._tables, self._leases, incarnation)
 
     async def expire(self, limit: int) -> builtins.list[UUID]:
         return working.expire(self._tables, limit, self._now())
@@ -190,6 +190,9 @@ class MemoryStore:
 
     async def handlers(self) -> builtins.list[HandlerEntry]:
         return self._names.handlers()
+
+    async def paused(self) -> builtins.list[str]:
+        return self._names.paused()
 
     async def set_paused(self, handler: str, *, paused: bool) -> bool:
         return self._names.set_paused(handler, paused=paused)

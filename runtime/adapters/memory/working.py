@@ -26,7 +26,7 @@ from runtime.core.task import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from runtime.adapters.memory.leases import Leases
@@ -230,27 +230,25 @@ def orphans(tables: Tables, leases: Leases, limit: int) -> list[Orphan]:
         for task_id in ids
     )
     oldest = sorted(lost, key=lambda row: (row.started_at, row.seq))[: max(limit, 0)]
-    return list(_as_orphans(tables, oldest))
+    return [_orphan(tables, leases, row) for row in oldest]
 
 
-def held(tables: Tables, incarnation: int) -> list[Orphan]:
-    return list(
-        _as_orphans(tables, (tables.running[task_id] for task_id in tables.held.get(incarnation, ())))
+def held(tables: Tables, leases: Leases, incarnation: int) -> list[Orphan]:
+    return [_orphan(tables, leases, tables.running[task_id]) for task_id in tables.held.get(incarnation, ())]
+
+
+def _orphan(tables: Tables, leases: Leases, row: RunningRow) -> Orphan:
+    return Orphan(
+        id=row.id,
+        attempt=row.attempt,
+        incarnation=row.incarnation,
+        failures=row.failures,
+        crashes=row.crashes,
+        max_attempts=tables.tasks[row.id].new.max_attempts,
+        alone=row.alone,
+        band=row.band,
+        left=leases.left(row.incarnation),
     )
-
-
-def _as_orphans(tables: Tables, rows: Iterable[RunningRow]) -> Iterator[Orphan]:
-    for row in rows:
-        yield Orphan(
-            id=row.id,
-            attempt=row.attempt,
-            incarnation=row.incarnation,
-            failures=row.failures,
-            crashes=row.crashes,
-            max_attempts=tables.tasks[row.id].new.max_attempts,
-            alone=row.alone,
-            band=row.band,
-        )
 
 
 def expire(tables: Tables, limit: int, now: datetime) -> list[UUID]:

@@ -1,0 +1,194 @@
+"""A store, its time, and the few steps that every test of the contract takes.
+
+Time passes through `advance` only. Memory: the clock that the store was given moves. PostgreSQL: nobody moves
+its clock, so every instant on record moves back by as much, which no statement can tell from passed time.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+from runtime.adapters.memory import MemoryStore
+from runtime.core.task import Band, Claim, Finish, Lane, NewTask, Requeue, Stored, Take, TaskView, Verdict
+from tests.support.factories import LONG_S, band_key, new_task, settlement, succeeded
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from uuid import UUID
+
+    from runtime.ports import Store
+
+ALL: Final = 1_000  # a limit that no test reaches
+LEASE_S: Final = 100.0
+
+
+class World(ABC):
+    """What a test acts on."""
+
+    store: Store
+
+    @abstractmethod
+    async def advance(self, seconds: float) -> None:
+        """Let time pass, by the record's clock."""
+
+    @abstractmethod
+    async def clear(self) -> None:
+        """An empty record."""
+
+    # -- steps ---------------------------------------------------------------------------------------
+
+    async def band(self, handler: str = "echo", lane: Lane = Lane.MEDIUM, **fields: Any) -> Band:
+        return (await self.store.intern([band_key(handler, lane, **fields)]))[0]
+
+    async def member(self, node: str = "n1", lease_s: float = LONG_S) -> int:
+        """A new, active incarnation."""
+        incarnation = await self.store.join(node, lease_s, {})
+        await self.store.set_state(incarnation, "active")
+        return incarnation
+
+    async def dead_member(self, node: str = "gone") -> int:
+        """An incarnation that was declared dead."""
+        incarnation = await self.member(node, lease_s=1.0)
+        await self.declare_dead(incarnation)
+        return incarnation
+
+    async def declare_dead(self, incarnation: int) -> None:
+        """Its lease runs out, the others renew theirs, and one that is unbroken for a lease buries it.
+
+        Takes LEASE_S * 1.2 of time.
+        """
+        witness = await self.store.join("witness", LEASE_S, {})
+        others = [node.incarnation for node in await self.store.nodes() if node.state not in {"left", "dead"}]
+        others.remove(incarnation)
+        await self.store.renew(incarnation, 1.0)
+        for _ in range(2):
+            for other in others:
+                await self.store.renew(other, LEASE_S)
+            await self.advance(0.6 * LEASE_S)
+        assert await self.store.bury(witness, LEASE_S) == [incarnation]
+        for other in others:
+            await self.store.renew(other, LONG_S)
+        await self.store.set_state(witness, "left")
+
+    async def submit(self, band: Band, **fields: Any) -> NewTask:
+        """A task that was stored."""
+        task = new_task(band, **fields)
+        await self.accept(task)
+        return task
+
+    async def accept(self, *tasks: NewTask) -> list[Stored]:
+        """Each task as its own group; all must be stored."""
+        answers = [group[0] for group in await self.store.accept([[task] for task in tasks])]
+        stored = [answer for answer in answers if isinstance(answer, Stored)]
+        assert len(stored) == len(tasks), answers
+        return stored
+
+    async def pull(self, band: Band | int, incarnation: int, limit: int = ALL, **how: Any) -> list[Claim]:
+        number = band if isinstance(band, int) else band.id
+        return await self.store.pull([Take(number, limit)], incarnation, **how)
+
+    async def start(self, band: Band, incarnation: int, **fields: Any) -> Claim:
+        """A new task that runs, as its only claim."""
+        task = await self.submit(band, **fields)
+        [claim] = await self.store.claim([(task.id, 1)], incarnation)
+        return claim
+
+    async def settle(self, claim: Claim, incarnation: int, move: Finish | Requeue) -> Verdict:
+        [verdict] = await self.store.settle([settlement(claim, incarnation, move)])
+        return verdict
+
+    async def end(self, band: Band, incarnation: int, move: Finish | None = None, **fields: Any) -> TaskView:
+        """A new task that has an outcome."""
+        claim = await self.start(band, incarnation, **fields)
+        assert await self.settle(claim, incarnation, move or succeeded()) is Verdict.COMMITTED
+        return await self.view(claim.id)
+
+    async def view(self, task_id: UUID) -> TaskView:
+        view = await self.store.get(task_id)
+        assert view is not None, f"no task {task_id}"
+        return view
+
+
+# -- memory ------------------------------------------------------------------------------------------
+
+
+class MovableClock:
+    """Stands still but for a microsecond per reading, so that what was asked later is later."""
+
+    def __init__(self) -> None:
+        self.instant = datetime(2030, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        self.move(0.000_001)
+        return self.instant
+
+    def move(self, seconds: float) -> None:
+        self.instant += timedelta(seconds=seconds)
+
+
+class MemoryWorld(World):
+    def __init__(self) -> None:
+        self.clock = MovableClock()
+        self.store = MemoryStore(self.clock)
+
+    async def advance(self, seconds: float) -> None:
+        self.clock.move(seconds)
+
+    async def clear(self) -> None:
+        self.store = MemoryStore(self.clock)
+
+
+# -- PostgreSQL --------------------------------------------------------------------------------------
+
+_INSTANTS: Final = """
+SELECT table_name, array_agg(column_name::text) AS columns
+  FROM information_schema.columns
+ WHERE table_schema = 'noria' AND data_type = 'timestamp with time zone' AND table_name <> 'migration'
+ GROUP BY table_name
+"""
+_TABLES: Final = ("lease", "band", "task", "waiting", "running", "outcome", "attempt", "handler")
+
+
+class PostgresWorld(World):
+    def __init__(self, store: Store, admin: asyncpg.Connection[Any], shifts: str) -> None:
+        self.store = store
+        self._admin = admin
+        self._shifts = shifts
+
+    async def advance(self, seconds: float) -> None:
+        await self._admin.execute(self._shifts.replace("$1", f"{seconds:.6f}"))
+
+    async def clear(self) -> None:
+        await self._admin.execute(f"TRUNCATE {', '.join(f'noria.{name}' for name in _TABLES)}")
+
+
+@asynccontextmanager
+async def postgres_world(dsn: str) -> AsyncIterator[PostgresWorld]:
+    """A world on a migrated database of its own."""
+    from runtime.adapters.postgres import (
+        PostgresStore,  # not before it is asked for: the other half needs none
+    )
+
+    admin = await asyncpg.connect(dsn)
+    try:
+        async with PostgresStore.open(dsn) as store:
+            yield PostgresWorld(store, admin, await _shifts(admin))
+    finally:
+        await admin.close()
+
+
+async def _shifts(admin: asyncpg.Connection[Any]) -> str:
+    """Statements that move every instant on record back by $1 seconds."""
+    return ";".join(
+        f"UPDATE noria.{row['table_name']} SET {_back(row['columns'])}"  # noqa: S608 - names from the catalog
+        for row in await admin.fetch(_INSTANTS)
+    )
+
+
+def _back(columns: list[str]) -> str:
+    return ", ".join(f"{column} = {column} - interval '$1 s'" for column in columns)
