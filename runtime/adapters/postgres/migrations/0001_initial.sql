@@ -8,6 +8,8 @@
 
 -- Members: an incarnation is one start of a node. Renewal and death are updates of this one row, so they are
 -- ordered by its lock, and PostgreSQL's clock is the only judge. fillfactor keeps renewals HOT.
+-- `server` is the start time (in microseconds) of the PostgreSQL that saw the last renewal: after a restart or
+-- a failover it differs, and the member starts its unbroken time anew.
 CREATE SEQUENCE noria.incarnation_seq;
 CREATE TABLE noria.lease (
     incarnation    bigint PRIMARY KEY DEFAULT nextval('noria.incarnation_seq'),
@@ -15,6 +17,8 @@ CREATE TABLE noria.lease (
     unbroken_since timestamptz NOT NULL,  -- restarts when a renewal comes after the lease had run out
     started_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     ended_at       timestamptz,
+    lease_s        double precision NOT NULL,  -- as granted last
+    server         bigint NOT NULL,
     state          smallint NOT NULL DEFAULT 0,  -- 0 joining, 1 active, 2 draining, 8 left, 9 dead (8 and 9 terminal)
     node           text NOT NULL COLLATE "C",
     about          jsonb NOT NULL DEFAULT '{}'
@@ -57,7 +61,7 @@ CREATE TABLE noria.task (
     payload_key     text,  -- id of the key it is encrypted with
     payload_ref     text,  -- where it lies when it is not in the row
     prefers         text[],
-    metadata        jsonb,
+    metadata        json CHECK (metadata IS NULL OR jsonb_typeof(metadata::jsonb) = 'object'),  -- kept as it was sent
     created_by      text,
     trace_context   text
 ) WITH (
