@@ -275,6 +275,7 @@ BAD_ROWS = {
     "NUL in an actor key": {"actor_type": "account", "actor_key": "4\0002"},
     "lone surrogate in a text": {"created_by": "\udfff"},
     "metadata that is no JSON": {"metadata": b'{"a":'},
+    "metadata that is no object": {"metadata": b"[1]"},
     "NUL in metadata": {"metadata": b'{"a": "\\u0000"}'},
     "an instant beyond all instants": {"delay_s": 1e30},
 }

@@ -93,6 +93,8 @@ def _wrong_with_json(document: bytes | None) -> str | None:
         value = orjson.loads(document)
     except orjson.JSONDecodeError as malformed:
         return f"metadata is no JSON: {malformed}"
+    if not isinstance(value, dict):
+        return "metadata is no JSON object"
     return "metadata contains a NUL character" if _has_nul(value) else None
 
 

@@ -33,14 +33,16 @@ class Leases:
             started_at=now,
             alive_until=now + timedelta(seconds=lease_s),
             unbroken_since=now,
+            lease_s=lease_s,
             about=dict(about),
         )
         return incarnation
 
     def renew(self, incarnation: int, lease_s: float, now: datetime) -> float:
         row = self._living(incarnation)
-        if _run_out(row, lease_s, now):
+        if _run_out(row, now):
             row.unbroken_since = now
+        row.lease_s = lease_s
         row.alive_until = now + timedelta(seconds=lease_s)
         return lease_s
 
@@ -57,14 +59,12 @@ class Leases:
 
     def bury(self, by: int, lease_s: float, now: datetime) -> list[int]:
         witness = self._rows.get(by)
-        if witness is None or witness.ended or _run_out(witness, lease_s, now):
+        if witness is None or witness.ended or _run_out(witness, now):
             return []
         if witness.unbroken_since > now - timedelta(seconds=lease_s):
             return []
         buried = [
-            row
-            for row in self._rows.values()
-            if row is not witness and not row.ended and _run_out(row, lease_s, now)
+            row for row in self._rows.values() if row is not witness and not row.ended and _run_out(row, now)
         ]
         for row in buried:
             row.state = "dead"
@@ -113,6 +113,6 @@ class Leases:
         return row
 
 
-def _run_out(row: LeaseRow, lease_s: float, now: datetime) -> bool:
-    """Past, or further away than any renewal could have set it: then the clock has stepped back."""
-    return not now < row.alive_until <= now + timedelta(seconds=lease_s)
+def _run_out(row: LeaseRow, now: datetime) -> bool:
+    """Past, or further away than its last renewal could have set it: then the clock has stepped back."""
+    return not now < row.alive_until <= now + timedelta(seconds=row.lease_s)

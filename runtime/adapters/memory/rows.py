@@ -88,6 +88,7 @@ class LeaseRow:
     started_at: datetime
     alive_until: datetime
     unbroken_since: datetime
+    lease_s: float  # as granted last
     state: str = "joining"
     ended_at: datetime | None = None
     about: dict[str, Any] = field(default_factory=dict)
