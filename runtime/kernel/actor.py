@@ -166,14 +166,14 @@ class Behavior(Generic[M]):
     An exception from `started` or `receive` is a failure of this life and goes to the supervisor.
     """
 
-    async def started(self, context: ActorContext[M]) -> None:
+    async def started(self, ctx: ActorContext[M]) -> None:
         """Before the first message. If it raises, `stopped` is not called."""
 
-    async def receive(self, context: ActorContext[M], message: M) -> None:
+    async def receive(self, ctx: ActorContext[M], message: M) -> None:
         """Handle one message. Whoever watches also gets `Terminated` here."""
         raise NotImplementedError
 
-    async def stopped(self, context: ActorContext[M], reason: StopReason) -> None:
+    async def stopped(self, ctx: ActorContext[M], reason: StopReason) -> None:
         """After the last message, children stopped; bounded by the spec's `shutdown_s`."""
 
 

@@ -37,8 +37,8 @@ class _Entry(NamedTuple, Generic[I, O]):
 class Batcher(Generic[I, O]):
     """`flush(items)` gives one result or exception per item, in order; if it raises, all get that.
 
-    `flushers` flushes run at a time. A batch holds at most `max_items` by weight and `max_bytes` by `size(item)`,
-    but at least one item; at most `capacity` by weight wait. Use it in the loop's thread only.
+    `flushers` flushes run at a time. A batch holds at most `max_items` by weight and `max_bytes` by
+    `size(item)`, but at least one item; at most `capacity` by weight wait. Use it in the loop's thread only.
     """
 
     def __init__(

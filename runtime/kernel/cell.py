@@ -11,7 +11,7 @@ import asyncio
 import logging
 from enum import Enum, auto
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from runtime.errors import ActorRestarted, ActorStopped, AskError, MailboxFull
 from runtime.kernel.actor import ActorContext, Control, Fired, Ref, Reply, Request, StopReason, Terminated
@@ -21,7 +21,6 @@ from runtime.kernel.mailbox import Mailbox
 from runtime.kernel.supervision import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from random import Random
 
     from runtime.kernel.actor import Behavior
@@ -275,9 +274,7 @@ class Cell(Generic[M]):
 
     async def _turns(self, behavior: Behavior[M], context: ActorContext[M]) -> None:
         mailbox, burst = self._mailbox, 0
-        receive: Callable[[ActorContext[M], Any], Awaitable[None]] = (
-            behavior.receive
-        )  # mailboxes are untyped inside
+        receive: Any = behavior.receive  # whatever is in the mailbox was sent through a typed ref
         while not self._ending:
             item = mailbox.take()
             if item is None:
