@@ -1,7 +1,7 @@
 """The shape of `/v1/stats`, and how a census of the record becomes its counts per state, lane and handler.
 
-Law: everything here is known without asking the record. Fields are left out, never invented, where a node does
-not know them; readers (console, `noria top`) must do without any of them.
+Law: everything here is known without asking the record. Fields are left out, never invented, where a node
+does not know them; readers (console, `noria top`) must do without any of them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,54 @@
+"""The application: the table of routes, and what they share."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Final
+
+import orjson
+from aiohttp import web
+
+from node.http import openapi, pages, problems, routes_bulk, routes_cluster, routes_health, routes_tasks
+from node.http.admission import Bodies
+from node.http.models import BATCH_BYTES_MAX
+from node.http.route import Api, Options, Route
+
+if TYPE_CHECKING:
+    from node.http.service import Service
+
+API: Final = web.AppKey("api", Api)
+
+# Fixed paths stand before those with a variable at the same place.
+ROUTES: Final[tuple[Route, ...]] = (
+    *routes_bulk.ROUTES,
+    *routes_tasks.ROUTES,
+    *routes_cluster.ROUTES,
+    *routes_health.ROUTES,
+    *pages.ROUTES,
+)
+
+
+def make_app(service: Service, options: Options | None = None) -> web.Application:
+    """Everything the node serves. Streams of events end at shutdown, long polls when the service drains."""
+    options = options or Options()
+    api = Api(
+        service=service,
+        options=options,
+        bodies=Bodies(options.bodies_max, options.body_bytes_max),
+        start=secrets.token_hex(4),
+    )
+    app = web.Application(middlewares=[problems.middleware], client_max_size=BATCH_BYTES_MAX)
+    app[API] = api
+    app[routes_health.OPENAPI] = orjson.dumps(openapi.document(ROUTES, options.version))
+    app[pages.FILES] = pages.read_files()
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, route.dispatcher(api))
+        if route.method == "GET" and not route.streams:
+            app.router.add_route("HEAD", route.path, route.dispatcher(api))
+    app.on_shutdown.append(_end_streams)
+    return app
+
+
+async def _end_streams(app: web.Application) -> None:
+    for stream in app[API].streams:
+        stream.stop()

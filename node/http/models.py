@@ -1,0 +1,201 @@
+"""What clients may send, as types: they validate, and the OpenAPI document is made of them.
+
+Law: a field exists here or it is refused (422). Bounds are those of `actors.authoring.limits`, so that all doors
+agree. TypedDicts, because they cost a quarter of a model class (0.7 instead of 3.3 us per task), and what was
+sent stays as it was, for the digest.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal, NotRequired
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema, with_config
+from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
+
+from actors.authoring.limits import (
+    ATTEMPTS_MAX,
+    DELAY_S_MAX,
+    KEY_CHARS_MAX,
+    NAME_CHARS_MAX,
+    PAYLOAD_BYTES_MAX,
+    TAGS_MAX,
+    TIMEOUT_S_MAX,
+)
+
+BATCH_TASKS_MAX: Final = 10_000
+BATCH_BYTES_MAX: Final = 16 << 20
+TASK_BYTES_MAX: Final = PAYLOAD_BYTES_MAX + (64 << 10)  # a payload, and what stands around it
+BULK_BYTES_MAX: Final = 1 << 20
+IDS_MAX: Final = 10_000
+PAGE_MAX: Final = 500
+PAGE_DEFAULT: Final = 50
+WAIT_S_MAX: Final = 60.0
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+_RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
+_YEAR_MAX = 9000  # leaves room for offsets and delays
+
+
+def _instant(value: object) -> datetime:
+    """An aware UTC datetime from RFC 3339. Raises ValueError."""
+    if not isinstance(value, str) or _RFC3339.fullmatch(value) is None:
+        raise ValueError("must be RFC 3339 with a time zone, such as 2031-01-31T12:00:00Z")
+    found = datetime.fromisoformat(_in_microseconds(value.upper()))
+    if not 1970 <= found.year < _YEAR_MAX:
+        raise ValueError(f"the year must be within 1970…{_YEAR_MAX - 1}")
+    return found.astimezone(UTC)
+
+
+def _in_microseconds(text: str) -> str:
+    """Python reads at most six decimals of a second."""
+    head, dot, tail = text.partition(".")
+    if not dot:
+        return text
+    zone = tail.lstrip("0123456789")
+    return f"{head}.{tail.removesuffix(zone)[:6]:0<6}{zone}"
+
+
+Instant = Annotated[
+    datetime, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})
+]
+HandlerName = Annotated[
+    str, Field(pattern=r"^[a-z][a-z0-9_.]*$", max_length=NAME_CHARS_MAX, examples=["scrape"])
+]
+Key = Annotated[str, Field(min_length=1, max_length=KEY_CHARS_MAX)]
+Tags = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=KEY_CHARS_MAX)]], Field(max_length=TAGS_MAX)
+]
+Priority = Literal["high", "medium", "low"]
+StateName = Literal["blocked", "scheduled", "ready", "running", "succeeded", "failed", "cancelled"]
+
+
+@with_config(_STRICT)
+class TaskRequest(TypedDict):
+    """One task. What is left out is the handler's default."""
+
+    handler: Annotated[HandlerName, Field(description="Name of the handler that runs it.")]
+    payload: NotRequired[
+        Annotated[dict[str, Any], Field(description="The handler's arguments; at most 1 MiB.")]
+    ]
+    idempotency_key: NotRequired[
+        Annotated[
+            Key | None,
+            Field(description="One key, one task: the same request again gets the same task back."),
+        ]
+    ]
+    actor_key: NotRequired[
+        Annotated[Key | None, Field(description="Tasks with one key run one at a time, in order.")]
+    ]
+    priority: NotRequired[Priority | None]
+    requires: NotRequired[Annotated[Tags, Field(description="Tags a node must bear to run it.")]]
+    prefers: NotRequired[Annotated[Tags, Field(description="Tags of nodes that should run it.")]]
+    delay_s: NotRequired[
+        Annotated[
+            Annotated[float, Field(ge=0, le=DELAY_S_MAX, allow_inf_nan=False)] | None,
+            Field(description="Seconds until it is due; not together with run_at."),
+        ]
+    ]
+    run_at: NotRequired[Annotated[Instant | None, Field(description="When it is due.")]]
+    expires_at: NotRequired[
+        Annotated[Instant | None, Field(description="Cancelled when it still waits then.")]
+    ]
+    timeout_s: NotRequired[
+        Annotated[
+            Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX, allow_inf_nan=False)] | None,
+            Field(description="Seconds that one attempt may take."),
+        ]
+    ]
+    max_attempts: NotRequired[
+        Annotated[
+            Annotated[int, Field(ge=1, le=ATTEMPTS_MAX)] | None,
+            Field(description="Failures until it is a dead letter."),
+        ]
+    ]
+    sensitive: NotRequired[
+        Annotated[
+            bool, Field(description="Store the payload encrypted; refused where no keys are configured.")
+        ]
+    ]
+    metadata: NotRequired[
+        Annotated[dict[str, Any] | None, Field(description="Kept and shown, never read; at most 4 KiB.")]
+    ]
+
+
+@with_config(_STRICT)
+class BatchRequest(TypedDict):
+    """Tasks that are stored together or not at all."""
+
+    tasks: Annotated[list[TaskRequest], Field(max_length=BATCH_TASKS_MAX)]
+
+
+class _Which(TypedDict, total=False):
+    state: Annotated[list[StateName], Field(min_length=1, description="Any of these states.")]
+    handler: Annotated[str, Field(max_length=KEY_CHARS_MAX)]
+    actor_key: Key
+    idempotency_key: Key
+    workflow_id: Annotated[str, Field(min_length=36, max_length=36, json_schema_extra={"format": "uuid"})]
+    created_after: Instant
+    created_before: Instant
+    error_type: Annotated[str, Field(max_length=KEY_CHARS_MAX, description="Such as ValueError.")]
+    ids: Annotated[
+        list[Annotated[str, Field(min_length=36, max_length=36, json_schema_extra={"format": "uuid"})]],
+        Field(min_length=1, max_length=IDS_MAX),
+    ]
+
+
+@with_config(_STRICT)
+class Which(_Which, total=False):
+    """Every field that is given must match."""
+
+
+@with_config(_STRICT)
+class BulkRequest(TypedDict):
+    """An action on every task that matches; without a condition only if `all` says that this is meant."""
+
+    filter: NotRequired[Which]
+    all: NotRequired[bool]
+    dry_run: NotRequired[Annotated[bool, Field(description="Count what matches, change nothing.")]]
+
+
+# -- parameters (they come as text, so they are converted) ------------------------------------------
+
+_PARAMETERS = ConfigDict(extra="forbid")
+
+
+@with_config(_PARAMETERS)
+class WaitQuery(TypedDict, total=False):
+    wait: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=WAIT_S_MAX,
+            allow_inf_nan=False,
+            description="Answer when the task is final, or after so long.",
+        ),
+    ]
+
+
+@with_config(_PARAMETERS)
+class ListQuery(_Which, total=False):
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX, description=f"Default {PAGE_DEFAULT}.")]
+    cursor: Annotated[str, Field(max_length=KEY_CHARS_MAX, description="`next_cursor` of the page before.")]
+
+
+@with_config(_PARAMETERS)
+class EventsQuery(TypedDict, total=False):
+    state: Annotated[list[StateName], Field(description="Only these states.")]
+    handler: Annotated[
+        list[Annotated[str, Field(max_length=KEY_CHARS_MAX)]], Field(description="Only these.")
+    ]
+
+
+@with_config(_PARAMETERS)
+class NoQuery(TypedDict):
+    pass
+
+
+TASK: Final = TypeAdapter(TaskRequest)
+BATCH: Final = TypeAdapter(BatchRequest)
+BULK: Final = TypeAdapter(BulkRequest)

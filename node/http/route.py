@@ -1,0 +1,167 @@
+"""One route of the API as data, and what a handler of it gets: a Call.
+
+Law: what a route is (scope, parameters, body, answers, problems) stands in its `Route`, never in the handler;
+the dispatcher, the OpenAPI document and the tests read the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from aiohttp import web
+from pydantic import TypeAdapter
+
+from node.http import models
+from node.http.admission import Bodies
+from node.http.auth import LOCAL, Authenticator, Principal, Scope, demand, local, refuse_foreign_pages
+from node.http.problems import Problem
+from node.http.reading import parameters, read_body
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from node.http.service import Service
+    from node.http.sse import Stream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """`loopback`: refuse requests whose Host is not this machine. `backlog_max`: 429 above it."""
+
+    loopback: bool = True
+    backlog_max: int | None = None
+    bodies_max: int = 1024  # requests whose body is being read or stored
+    body_bytes_max: int = 64 << 20  # of all of them together
+    long_polls_max: int = 10_000  # more are answered at once with the present state
+    event_streams_max: int = 100
+    bulk_s: float = 20.0  # how long one action by filter goes on
+    authenticate: Authenticator = local
+    version: str = "0.1.0"
+
+
+@dataclass(slots=True)
+class Api:
+    """What all calls of one application share."""
+
+    service: Service
+    options: Options
+    bodies: Bodies
+    start: str  # tells this start of the node from others, in ids of events
+    long_polls: int = 0
+    streams: set[Stream] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Call:
+    """One request on its way."""
+
+    api: Api
+    request: web.Request
+    route: Route
+    principal: Principal = LOCAL
+
+    @property
+    def service(self) -> Service:
+        return self.api.service
+
+    def query(self) -> Any:
+        """The parameters, validated by the route's type. Raises InvalidInput."""
+        if not self.request.query_string:
+            return _NO_PARAMETERS
+        spec = self.route.parameters
+        return parameters(spec.adapter, spec.lists, self.request.query)
+
+    async def body(self) -> bytes:
+        """The whole body, at most `route.body_max`. Call it inside `admitted`."""
+        return await read_body(self.request, self.route.body_max)
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Counts the body against what the node holds at once. Raises Problem('overloaded')."""
+        size = self.request.content_length
+        if size is None or size > self.route.body_max:
+            size = self.route.body_max
+        self.api.bodies.enter(size)
+        try:
+            yield
+        finally:
+            self.api.bodies.leave(size)
+
+    def task_id(self) -> UUID:
+        """Raises Problem('task-not-found') also for what is no id."""
+        text = self.request.match_info["id"]
+        try:
+            if len(text) == 36:
+                return UUID(text)
+        except ValueError:
+            pass
+        raise Problem("task-not-found", f"{text!r} is not the id of a task")
+
+
+_NO_PARAMETERS: Mapping[str, Any] = {}
+
+
+class Parameters:
+    """The query of a route: its type, its validator, and which names may be given several times."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.adapter: TypeAdapter[Any] = TypeAdapter(model)
+        self.schema: dict[str, Any] = self.adapter.json_schema()
+        properties: dict[str, Any] = self.schema.get("properties", {})
+        self.lists = frozenset(name for name, part in properties.items() if part.get("type") == "array")
+
+
+NO_QUERY = Parameters(models.NoQuery)
+WAIT_QUERY = Parameters(models.WaitQuery)
+LIST_QUERY = Parameters(models.ListQuery)
+EVENTS_QUERY = Parameters(models.EventsQuery)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One kind of success. `model` describes a JSON body; None with another content type is opaque."""
+
+    what: str
+    model: Any = None
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)  # name -> what it says
+
+
+Handle = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    method: str
+    path: str
+    scope: Scope
+    handle: Handle
+    summary: str
+    tag: str
+    answers: Mapping[int, Answer]
+    parameters: Parameters = NO_QUERY
+    headers: Mapping[str, str] = field(default_factory=dict)  # request headers it reads
+    body: Any = None  # the type of the JSON body
+    body_max: int = 0
+    streams: bool = False  # answers without an end
+    problems: tuple[str, ...] = ()  # slugs beside those every route may have
+
+    def dispatcher(self, api: Api) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """The aiohttp handler: who asks, may they, then `handle`."""
+        authenticate, loopback = api.options.authenticate, api.options.loopback
+        public = self.scope is Scope.PUBLIC
+
+        async def dispatch(request: web.Request) -> web.StreamResponse:
+            refuse_foreign_pages(request, loopback=loopback)
+            if public:
+                return await self.handle(Call(api, request, self))
+            principal = await authenticate(request)
+            demand(principal, self.scope)
+            return await self.handle(Call(api, request, self, principal))
+
+        return dispatch

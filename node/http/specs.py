@@ -1,0 +1,127 @@
+"""From a validated request to the TaskSpec that the node takes.
+
+Here is what types cannot say: the header that repeats the key, the size of a payload, and the digest of the
+request as it was sent. Everything about handlers and their arguments is the intake's.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from actors.authoring.limits import KEY_CHARS_MAX, PAYLOAD_BYTES_MAX
+from actors.authoring.options import LANES
+from actors.intake import TaskSpec, request_digest
+from node.http import models
+from node.http.problems import Problem
+from node.http.reading import parse, summary, validate
+from runtime.core.canonical import find_nul
+from runtime.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from node.http.auth import Principal
+    from node.http.models import TaskRequest
+
+KEY_HEADER: Final = "Idempotency-Key"
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+
+
+def one(body: bytes, headers: Mapping[str, str], principal: Principal) -> TaskSpec:
+    """The task of a single POST. Raises InvalidInput, Problem."""
+    sent = parse(body)
+    request = validate(models.TASK, sent)
+    header = headers.get(KEY_HEADER)
+    if header is not None:
+        request["idempotency_key"] = _same_key(_unquoted(header), request.get("idempotency_key"))
+        sent = {**sent, "idempotency_key": header}
+    if len(body) > PAYLOAD_BYTES_MAX:
+        _check_sizes([request], "#")
+    return _spec(request, sent, principal, trace_context(headers), "#")
+
+
+def many(body: bytes, headers: Mapping[str, str], principal: Principal) -> list[TaskSpec]:
+    """The tasks of a batch. Raises InvalidInput, Problem."""
+    if KEY_HEADER in headers:
+        detail = "a batch has no key of its own: give each task its idempotency_key"
+        raise InvalidInput(detail, (("#", f"{KEY_HEADER}: {detail}"),))
+    sent = parse(body)
+    requests = validate(models.BATCH, sent)["tasks"]
+    if len(body) > PAYLOAD_BYTES_MAX:
+        _check_sizes(requests, "#/tasks")
+    trace = trace_context(headers)
+    return [
+        _spec(request, as_sent, principal, trace, f"#/tasks/{index}")
+        for index, (request, as_sent) in enumerate(zip(requests, sent["tasks"], strict=True))
+    ]
+
+
+def _spec(
+    request: TaskRequest, sent: Mapping[str, Any], principal: Principal, trace: str | None, place: str
+) -> TaskSpec:
+    if request.get("sensitive"):
+        raise Problem(
+            "encryption-not-configured",
+            "the node has no encryption keys, so nothing sensitive is stored",
+            errors=[(f"{place}/sensitive", "must be false here")],
+        )
+    key, priority = request.get("idempotency_key"), request.get("priority")
+    return TaskSpec(
+        handler=request["handler"],
+        payload=request.get("payload") or {},
+        tenant=principal.tenant,
+        idempotency_key=key,
+        actor_key=request.get("actor_key"),
+        priority=None if priority is None else LANES[priority],
+        requires=tuple(request.get("requires", ())),
+        prefers=tuple(request.get("prefers", ())),
+        delay_s=request.get("delay_s"),
+        run_at=request.get("run_at"),
+        expires_at=request.get("expires_at"),
+        timeout_s=request.get("timeout_s"),
+        max_attempts=request.get("max_attempts"),
+        metadata=request.get("metadata"),
+        created_by=principal.subject,
+        trace_context=trace,
+        digest=None if key is None else request_digest(sent),
+    )
+
+
+def _unquoted(header: str) -> str:
+    """The key in a header, bare or as a quoted string (RFC 8941)."""
+    text = header.strip()
+    if len(text) >= 2 and text[0] == text[-1] == '"':
+        text = re.sub(r"\\(.)", r"\1", text[1:-1])
+    faults = find_nul(text)
+    if faults or not 1 <= len(text) <= KEY_CHARS_MAX:
+        allowed = f"must be 1 to {KEY_CHARS_MAX} characters of text"
+        raise InvalidInput(f"{KEY_HEADER}: {allowed}", (("#/idempotency_key", f"{KEY_HEADER}: {allowed}"),))
+    return text
+
+
+def _same_key(header: str, field: str | None) -> str:
+    if field is not None and field != header:
+        detail = f"{field!r} differs from the header {KEY_HEADER}: {header!r}"
+        raise InvalidInput(detail, (("#/idempotency_key", detail),))
+    return header
+
+
+def _check_sizes(requests: list[TaskRequest], place: str) -> None:
+    """Only asked for when the whole body is larger than one payload may be."""
+    found = []
+    for index, request in enumerate(requests):
+        size = len(orjson.dumps(request.get("payload", {})))
+        if size > PAYLOAD_BYTES_MAX:
+            pointer = f"{place}/payload" if place == "#" else f"{place}/{index}/payload"
+            found.append((pointer, f"{size} bytes as JSON; at most {PAYLOAD_BYTES_MAX} are allowed"))
+    if found:
+        raise Problem("too-large", summary(found, len(found)), errors=found)
+
+
+def trace_context(headers: Mapping[str, str]) -> str | None:
+    """The W3C traceparent, when it is one; a broken one starts no trace, as the standard says."""
+    header = headers.get("traceparent")
+    return header if header is not None and _TRACEPARENT.fullmatch(header) else None

@@ -1,0 +1,264 @@
+"""What the record knows of tasks, as the JSON of the contract.
+
+Law: stored JSON (results, metadata) goes out as the bytes it is, never parsed and written again. Instants are
+UTC with Z. Fields that the contract marks with "?" are left out when there is nothing to say; others never.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import orjson
+from aiohttp import web
+
+from runtime.core.task import Codec, Lane, Reason, State, Stored, TaskView
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from node.http.service import Service, Submitted
+    from runtime.core.task import AttemptView, ErrorInfo, HandlerEntry, NodeView, Page
+
+SLOTS: Final = 4096
+
+_HEADERS: Final = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+_LANES: Final = {lane: lane.name.lower() for lane in Lane}
+_REASONS: Final = {
+    Reason.NONE: "due_later",
+    Reason.RETRY_BACKOFF: "retry_backoff",
+    Reason.SNOOZED: "snoozed",
+    Reason.RELEASED: "due_later",
+    Reason.CRASHED: "retry_backoff",
+}
+_EMPTY: Final = orjson.Fragment(b"{}")
+
+
+def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(
+        body=orjson.dumps(value, default=_plain, option=orjson.OPT_UTC_Z),
+        status=status,
+        headers=_HEADERS if headers is None else {**_HEADERS, **headers},
+    )
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+# -- one task ---------------------------------------------------------------------------------------
+
+
+def task_json(view: TaskView, service: Service) -> dict[str, object]:
+    task: dict[str, object] = {
+        "id": view.id,
+        "handler": view.handler,
+        "state": view.state.value,
+        "tenant": view.tenant,
+        "idempotency_key": view.idempotency_key,
+        "actor_key": view.actor_key,
+        "priority": _LANES[view.lane],
+        "requires": view.requires,
+        "prefers": view.prefers,
+        "attempt": view.attempt,
+        "failures": view.failures,
+        "crashes": view.crashes,
+        "max_attempts": view.max_attempts,
+        "timeout_s": view.timeout_s,
+        "slot": view.slot,
+        "home": service.home(view.slot),
+        "node": view.node,
+        "created_at": _utc(view.created_at),
+        "run_at": _utc(view.run_at),
+        "started_at": _utc(view.started_at),
+        "finished_at": _utc(view.finished_at),
+        "trace_id": _trace_id(view.trace_context),
+        "created_by": view.created_by or None,
+        "metadata": _EMPTY if view.metadata is None else orjson.Fragment(view.metadata),
+    }
+    if view.state in _WAITING:
+        task["waiting"] = _waiting(view, service)
+    elif view.state is State.SUCCEEDED:
+        if view.result_codec is Codec.BYTES:
+            task["result_bytes"] = len(view.result or b"")
+        elif view.result is not None:
+            task["result"] = orjson.Fragment(view.result)
+    _add_rare(task, view)
+    return task
+
+
+_WAITING: Final = frozenset({State.BLOCKED, State.SCHEDULED, State.READY})
+
+
+def _add_rare(task: dict[str, object], view: TaskView) -> None:
+    if view.expires_at is not None:
+        task["expires_at"] = _utc(view.expires_at)
+    if view.cancel_requested_at is not None:
+        task["cancel_requested_at"] = _utc(view.cancel_requested_at)
+    if view.workflow_id is not None:
+        task["workflow_id"] = view.workflow_id
+    if view.error is not None:
+        task["error"] = {**_error(view.error), "attempt": view.attempt}
+    if view.progress is not None:
+        progress = view.progress
+        task["progress"] = {"done": progress.done, "total": progress.total, "message": progress.message}
+
+
+def _waiting(view: TaskView, service: Service) -> dict[str, object]:
+    if view.state is State.BLOCKED:
+        return {"reason": "parents", "detail": "other tasks must end first"}
+    if view.state is State.READY:
+        reason, detail = service.waits_for(view)
+        return {"reason": reason, "detail": detail}
+    return {
+        "reason": _REASONS[view.reason],
+        "detail": _why_later(view),
+        "until": _utc(view.due or view.run_at),
+    }
+
+
+def _why_later(view: TaskView) -> str:
+    match view.reason:
+        case Reason.RETRY_BACKOFF:
+            return f"failed {_times(view.failures)}; {view.max_attempts} are allowed"
+        case Reason.CRASHED:
+            return f"its node died {_times(view.crashes)} while it ran"
+        case Reason.SNOOZED:
+            return "its handler asked to be called later"
+        case Reason.RELEASED:
+            return "a node handed it back"
+        case _:
+            return "was asked for at a later time"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _error(error: ErrorInfo) -> dict[str, object]:
+    return {"type": error.type, "message": error.message, "traceback": error.traceback}
+
+
+def _utc(instant: datetime | None) -> datetime | None:
+    if instant is None or instant.tzinfo is UTC:
+        return instant
+    return instant.astimezone(UTC)
+
+
+def _trace_id(traceparent: str | None) -> str | None:
+    return None if traceparent is None else traceparent[3:35]
+
+
+def accepted_view(submitted: Submitted, node: str) -> TaskView:
+    """A task that was stored just now, without asking the record. Only for `Stored`."""
+    task, stored, band = submitted.task, submitted.acceptance, submitted.band
+    if not isinstance(stored, Stored):
+        raise TypeError(f"{stored} was not stored")
+    born = task.born_on is not None
+    later = stored.due > stored.created_at
+    return TaskView(
+        id=task.id,
+        tenant=task.tenant,
+        handler=band.handler,
+        lane=band.lane,
+        state=State.RUNNING if born else State.SCHEDULED if later else State.READY,
+        slot=task.slot,
+        attempt=1 if born else 0,
+        failures=0,
+        crashes=0,
+        max_attempts=task.max_attempts,
+        timeout_s=task.timeout_s,
+        created_at=stored.created_at,
+        run_at=stored.due,
+        requires=band.requires,
+        prefers=task.prefers,
+        idempotency_key=task.idempotency_key,
+        actor_key=task.actor_key,
+        started_at=stored.created_at if born else None,
+        node=node if born else None,
+        expires_at=task.expires_at,
+        due=stored.due,
+        metadata=task.metadata,
+        created_by=task.created_by,
+        trace_context=task.trace_context,
+        workflow_id=task.workflow_id,
+    )
+
+
+# -- several ----------------------------------------------------------------------------------------
+
+
+def page_json(page: Page, service: Service) -> dict[str, object]:
+    return {"tasks": [task_json(view, service) for view in page.tasks], "next_cursor": page.next_cursor}
+
+
+def attempts_json(attempts: Sequence[AttemptView], view: TaskView) -> list[dict[str, object]]:
+    """All attempts, oldest first; the one that runs or committed the outcome is told by the task itself."""
+    rows: list[dict[str, object]] = [
+        {
+            "attempt": each.attempt,
+            "kind": each.kind.name.lower(),
+            "node": each.node,
+            "started_at": _utc(each.started_at),
+            "ended_at": _utc(each.ended_at),
+            "error": None if each.error is None else _error(each.error),
+        }
+        for each in attempts
+    ]
+    told = {each.attempt for each in attempts}
+    if view.attempt and view.attempt not in told and view.state not in _WAITING:
+        rows.append(
+            {
+                "attempt": view.attempt,
+                "kind": view.state.value,
+                "node": view.node,
+                "started_at": _utc(view.started_at),
+                "ended_at": _utc(view.finished_at),
+                "error": None if view.error is None else _error(view.error),
+            }
+        )
+    return rows
+
+
+# -- handlers and nodes -----------------------------------------------------------------------------
+
+
+def handler_json(entry: HandlerEntry, nodes: Sequence[NodeView]) -> dict[str, object]:
+    return {
+        "name": entry.name,
+        "doc": entry.doc,
+        "source": entry.source,
+        "schema": entry.schema,
+        "defaults": entry.defaults,
+        "digest": entry.digest,
+        "paused": entry.paused,
+        "nodes": sorted(
+            {node.node for node in nodes if is_live(node) and entry.name in _names(node, "handlers")}
+        ),
+    }
+
+
+def node_json(node: NodeView, *, slots: int, running: int | None) -> dict[str, object]:
+    return {
+        "name": node.node,
+        "incarnation": node.incarnation,
+        "state": node.state,
+        "slots": slots,
+        "tags": _names(node, "tags"),
+        "handlers": _names(node, "handlers"),
+        "running": running,
+        "credit": None,
+        "started_at": _utc(node.started_at),
+        "alive_for_s": round(node.alive_for_s, 3),
+    }
+
+
+def is_live(node: NodeView) -> bool:
+    return node.state not in {"left", "dead"}
+
+
+def _names(node: NodeView, field: str) -> list[str]:
+    names = node.about.get(field)
+    return sorted(map(str, names)) if isinstance(names, list | tuple | set | frozenset | dict) else []
