@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from runtime.adapters.memory import MemoryStore
+from runtime.adapters.postgres import PostgresStore
 from runtime.core.task import Band, Claim, Finish, Lane, NewTask, Requeue, Stored, Take, TaskView, Verdict
 from tests.support.factories import LONG_S, band_key, new_task, settlement, succeeded
 
@@ -170,10 +171,6 @@ class PostgresWorld(World):
 @asynccontextmanager
 async def postgres_world(dsn: str) -> AsyncIterator[PostgresWorld]:
     """A world on a migrated database of its own."""
-    from runtime.adapters.postgres import (
-        PostgresStore,  # not before it is asked for: the other half needs none
-    )
-
     admin = await asyncpg.connect(dsn)
     try:
         async with PostgresStore.open(dsn) as store:
