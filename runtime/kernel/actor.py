@@ -12,9 +12,10 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from runtime.errors import ActorRestarted, AskError, AskTimeout
+from runtime.errors import ActorStopped, AskError, AskTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -188,7 +189,7 @@ class ActorContext(Generic[M]):
         self.children: Supervisor | None = None
         self._cell = cell
         self._timers: dict[str, Fired] = {}
-        self._work: set[asyncio.Task[None]] = set()
+        self._work: set[asyncio.Task[Any]] = set()
         self._watched: set[Cell[Any]] = set()
         self._closed = False
 
@@ -226,9 +227,9 @@ class ActorContext(Generic[M]):
         if self._closed:
             work.close()
             return
-        task = asyncio.get_running_loop().create_task(self._run_detached(work, reply), name=self.self.name)
+        task = asyncio.get_running_loop().create_task(work, name=self.self.name)
         self._work.add(task)
-        task.add_done_callback(self._work.discard)
+        task.add_done_callback(partial(self._detached, reply))
 
     def unhandled(self, message: object) -> None:
         """Count a message that this actor does not know."""
@@ -276,6 +277,8 @@ class ActorContext(Generic[M]):
 
         Raises ValueError for a name taken by a sibling, ActorStopped if this life is ending.
         """
+        if self._closed:
+            raise ActorStopped(f"{self.self.name}: this life is over, {spec.name} is not started")
         if self.children is None:
             self.children = self._cell.make_supervisor()
         return await self.children.spawn(spec)
@@ -287,7 +290,8 @@ class ActorContext(Generic[M]):
 
     def stop(self) -> None:
         """Stop this actor after the message being handled (a `permanent` one is restarted, as in OTP)."""
-        self._cell.stop_itself()
+        if not self._closed:
+            self._cell.stop_itself()
 
     # -- the end ----------------------------------------------------------------------------------------
 
@@ -311,18 +315,17 @@ class ActorContext(Generic[M]):
             if left:
                 _log.error("%s: detached work does not end when cancelled", self.self.name)
 
-    async def _run_detached(self, work: Coroutine[Any, Any, Any], reply: Reply[Any] | None) -> None:
-        try:
-            value = await work
-        except asyncio.CancelledError:
+    def _detached(self, reply: Reply[Any] | None, task: asyncio.Task[Any]) -> None:
+        self._work.discard(task)
+        if task.cancelled():
             if reply is not None:
-                reply.fail(ActorRestarted(f"{self.self.name}: the work on {reply.kind} was cancelled"))
-            raise
-        except Exception as error:  # noqa: BLE001 - handed to the asker or to the supervisor
+                reply.fail(AskError(f"{self.self.name}: the work on {reply.kind} was cancelled"))
+        elif not isinstance(error := task.exception(), Exception):
             if reply is not None:
-                reply.fail(error)
-            else:
-                self._cell.interrupt(error)
+                reply.send(task.result())
+        elif reply is not None:
+            reply.fail(error)
+        elif self._closed:
+            _log.error("%s: work of a life that is over failed", self.self.name, exc_info=error)
         else:
-            if reply is not None:
-                reply.send(value)
+            self._cell.interrupt(error)

@@ -198,6 +198,9 @@ class Cell(Generic[M]):
         await asyncio.wait({task}, timeout=self.stop_bound_s())
         if not task.done():
             _log.error("%s does not end when cancelled; it is left behind", self.name)
+            if self._context is not None:
+                self._context.close(ActorStopped(f"{self.name} did not end and was left behind"))
+            self._shut()
             self._gone(StopReason.KILLED)
 
     def stop_itself(self) -> None:

@@ -58,7 +58,7 @@ class Supervision:
     restarts: RestartPolicy = field(default_factory=RestartPolicy)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # with slots, ChildSpec[M](...) is a TypeError in Python 3.11
 class ChildSpec(Generic[M]):
     """A child as data. Raises ValueError, naming field and value."""
 
