@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from typing import TYPE_CHECKING, Final
 
@@ -39,14 +40,20 @@ def make_app(service: Service, options: Options | None = None) -> web.Applicatio
     )
     app = web.Application(middlewares=[problems.middleware], client_max_size=BATCH_BYTES_MAX)
     app[API] = api
-    app[routes_health.OPENAPI] = orjson.dumps(openapi.document(ROUTES, options.version))
-    app[pages.FILES] = pages.read_files()
     for route in ROUTES:
         app.router.add_route(route.method, route.path, route.dispatcher(api))
         if route.method == "GET" and not route.streams:
             app.router.add_route("HEAD", route.path, route.dispatcher(api))
+    app.on_startup.append(_prepare)
     app.on_shutdown.append(_end_streams)
     return app
+
+
+async def _prepare(app: web.Application) -> None:
+    """What takes some 50 ms and reads files, beside the event loop."""
+    app[pages.FILES] = await asyncio.to_thread(pages.read_files)
+    document = await asyncio.to_thread(openapi.document, ROUTES, app[API].options.version)
+    app[routes_health.OPENAPI] = orjson.dumps(document)
 
 
 async def _end_streams(app: web.Application) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -76,9 +77,8 @@ def refuse_foreign_pages(request: web.Request, *, loopback: bool) -> None:
         raise Problem("forbidden", f"Host {request.host!r} is not this machine: use localhost or 127.0.0.1")
 
 
+@lru_cache(maxsize=64)
 def _is_loopback(host: str) -> bool:
-    if host in _USUAL:
-        return True
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -92,4 +92,3 @@ def _is_loopback(host: str) -> bool:
 
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_USUAL: Final = frozenset({"127.0.0.1", "localhost", "127.0.0.1:8080", "localhost:8080"})

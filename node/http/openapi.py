@@ -25,6 +25,7 @@ _FROM_THE_RECORD: Final = "unavailable"  # of every route that asks the record, 
 _PARAMETER_SCHEMAS: Final[Mapping[str, dict[str, Any]]] = {
     "id": {"type": "string", "description": "A UUID; anything else is not found."},
     "name": {"type": "string", "description": "Name of a handler."},
+    "file": {"type": "string", "description": "Name of a file."},
 }
 
 

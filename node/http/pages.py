@@ -50,11 +50,11 @@ def read_files() -> dict[str, File]:
     return {name: File(name) for name in _TYPES}
 
 
-async def page(call: Call) -> web.Response:
+async def get_page(call: Call) -> web.Response:
     return _file(call, "index.html")
 
 
-async def page_file(call: Call) -> web.Response:
+async def get_page_file(call: Call) -> web.Response:
     return _file(call, call.request.match_info["file"])
 
 
@@ -73,7 +73,7 @@ ROUTES: Final = (
         path="/",
         scope=Scope.PUBLIC,
         tag="console",
-        handle=page,
+        handle=get_page,
         summary="The console.",
         answers={200: Answer("A page.", content_type="text/html")},
     ),
@@ -82,7 +82,7 @@ ROUTES: Final = (
         path="/console/{file}",
         scope=Scope.PUBLIC,
         tag="console",
-        handle=page_file,
+        handle=get_page_file,
         summary="Files of the console.",
         answers={200: Answer("A file.", content_type="*/*")},
         problems=("not-found",),

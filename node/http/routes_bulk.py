@@ -26,7 +26,7 @@ class _Action(Protocol):
     async def __call__(self, which: TaskFilter, limit: int, *, dry_run: bool = False) -> tuple[int, int]: ...
 
 
-async def cancel_matching(call: Call) -> web.Response:
+async def cancel_tasks(call: Call) -> web.Response:
     return await _act(call, call.service.store.cancel_matching)
 
 
@@ -88,7 +88,7 @@ ROUTES: Final = (
         path="/v1/tasks/cancel",
         scope=Scope.OPS,
         tag="tasks",
-        handle=cancel_matching,
+        handle=cancel_tasks,
         summary="Cancel every task that matches and is not final.",
         body=models.BulkRequest,
         body_max=models.BULK_BYTES_MAX,

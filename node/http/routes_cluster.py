@@ -33,11 +33,11 @@ async def get_handler(call: Call) -> web.Response:
     return views.json_response(views.handler_json(entry, await store.nodes()))
 
 
-async def pause(call: Call) -> web.Response:
+async def pause_handler(call: Call) -> web.Response:
     return await _set_paused(call, paused=True)
 
 
-async def resume(call: Call) -> web.Response:
+async def resume_handler(call: Call) -> web.Response:
     return await _set_paused(call, paused=False)
 
 
@@ -51,7 +51,7 @@ async def _set_paused(call: Call, *, paused: bool) -> web.Response:
 # -- nodes and numbers ------------------------------------------------------------------------------
 
 
-async def cluster(call: Call) -> web.Response:
+async def get_cluster(call: Call) -> web.Response:
     service = call.service
     nodes = await service.store.nodes()
     newest = {node.node: node.incarnation for node in sorted(nodes, key=lambda node: node.incarnation)}
@@ -78,11 +78,11 @@ async def _running(call: Call) -> int | None:
     return sum(int(room["taken"]) for room in capacity.values())
 
 
-async def stats(call: Call) -> web.Response:
+async def get_stats(call: Call) -> web.Response:
     return views.json_response(await call.service.live_stats())
 
 
-async def events(call: Call) -> web.StreamResponse:
+async def stream_events(call: Call) -> web.StreamResponse:
     return await sse.serve(call)
 
 
@@ -114,7 +114,7 @@ ROUTES: Final = (
         path="/v1/handlers/{name}/pause",
         scope=Scope.OPS,
         tag="handlers",
-        handle=pause,
+        handle=pause_handler,
         summary="Start none of its tasks on any node; what runs goes on, what is submitted waits.",
         answers=_HANDLER,
         problems=_NAMED,
@@ -124,7 +124,7 @@ ROUTES: Final = (
         path="/v1/handlers/{name}/resume",
         scope=Scope.OPS,
         tag="handlers",
-        handle=resume,
+        handle=resume_handler,
         summary="Go on with its tasks.",
         answers=_HANDLER,
         problems=_NAMED,
@@ -134,7 +134,7 @@ ROUTES: Final = (
         path="/v1/cluster",
         scope=Scope.OPS,
         tag="cluster",
-        handle=cluster,
+        handle=get_cluster,
         summary="The nodes, by their leases.",
         answers={200: Answer("All nodes; those that left within the last hour too.", schemas.Cluster)},
     ),
@@ -143,7 +143,7 @@ ROUTES: Final = (
         path="/v1/stats",
         scope=Scope.OPS,
         tag="cluster",
-        handle=stats,
+        handle=get_stats,
         summary="Counts, rates and ages, as this node knows them; cheap.",
         answers={200: Answer("What is known; any field may be missing.", Stats)},
     ),
@@ -152,7 +152,7 @@ ROUTES: Final = (
         path="/v1/events",
         scope=Scope.TASKS_READ,
         tag="cluster",
-        handle=events,
+        handle=stream_events,
         summary="Changes of tasks as they happen (server-sent events).",
         parameters=EVENTS_QUERY,
         streams=True,

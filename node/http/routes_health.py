@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 OPENAPI: Final = web.AppKey("openapi", bytes)
 
 
-async def live(_call: Call) -> web.Response:
+async def get_liveness(_call: Call) -> web.Response:
     return views.json_response({"status": "alive"})
 
 
-async def ready(call: Call) -> web.Response:
+async def get_readiness(call: Call) -> web.Response:
     reason = await call.service.ready()
     if reason is not None:
         raise Problem("not-ready", reason, retry_after_s=1)
     return views.json_response({"status": "ready"})
 
 
-async def metrics(call: Call) -> web.Response:
+async def get_metrics(call: Call) -> web.Response:
     return web.Response(body=call.service.metrics(), headers={"Content-Type": _METRICS})
 
 
-async def openapi(call: Call) -> web.Response:
+async def get_openapi(call: Call) -> web.Response:
     headers: Mapping[str, str] = {"Content-Type": "application/json", "Cache-Control": "no-cache"}
     return web.Response(body=call.request.app[OPENAPI], headers=headers)
 
@@ -45,7 +45,7 @@ ROUTES: Final = (
         path="/livez",
         scope=Scope.PUBLIC,
         tag="health",
-        handle=live,
+        handle=get_liveness,
         summary="The process answers.",
         answers={200: Answer("Alive.", schemas.Health)},
     ),
@@ -54,7 +54,7 @@ ROUTES: Final = (
         path="/readyz",
         scope=Scope.PUBLIC,
         tag="health",
-        handle=ready,
+        handle=get_readiness,
         summary="The node takes work: its lease is held and the record answers.",
         answers={200: Answer("Ready.", schemas.Health)},
         problems=("not-ready",),
@@ -64,7 +64,7 @@ ROUTES: Final = (
         path="/metrics",
         scope=Scope.OPS,
         tag="health",
-        handle=metrics,
+        handle=get_metrics,
         summary="Prometheus metrics.",
         answers={200: Answer("Text format.", content_type="text/plain")},
     ),
@@ -73,7 +73,7 @@ ROUTES: Final = (
         path="/openapi.json",
         scope=Scope.PUBLIC,
         tag="health",
-        handle=openapi,
+        handle=get_openapi,
         summary="This description.",
         answers={200: Answer("OpenAPI 3.1.", dict[str, object])},
     ),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # -- submit -----------------------------------------------------------------------------------------
 
 
-async def submit(call: Call) -> web.Response:
+async def submit_task(call: Call) -> web.Response:
     wait_s = call.query().get("wait", 0.0)
     with call.admitted():
         spec = specs.one(await call.body(), call.request.headers, call.principal)
@@ -111,7 +111,7 @@ def _refusal(done: Sequence[Submitted], place: str) -> Problem:
 # -- look -------------------------------------------------------------------------------------------
 
 
-async def get(call: Call) -> web.Response:
+async def get_task(call: Call) -> web.Response:
     task_id, wait_s = call.task_id(), call.query().get("wait", 0.0)
     view = await _visible(call, task_id)
     if wait_s and not view.state.final:
@@ -119,7 +119,7 @@ async def get(call: Call) -> web.Response:
     return views.json_response(views.task_json(view, call.service))
 
 
-async def result(call: Call) -> web.Response:
+async def get_result(call: Call) -> web.Response:
     view = await _visible(call, call.task_id())
     match view.state:
         case State.SUCCEEDED:
@@ -144,7 +144,7 @@ async def result(call: Call) -> web.Response:
     return web.Response(body=view.result, headers=headers)
 
 
-async def attempts(call: Call) -> web.Response:
+async def list_attempts(call: Call) -> web.Response:
     task_id = call.task_id()
     view = await _visible(call, task_id)
     met = await call.service.store.attempts(task_id)
@@ -160,13 +160,13 @@ async def list_tasks(call: Call) -> web.Response:
 # -- act --------------------------------------------------------------------------------------------
 
 
-async def cancel(call: Call) -> web.Response:
+async def cancel_task(call: Call) -> web.Response:
     task_id = call.task_id()
     await _visible(call, task_id)
     return views.json_response(views.task_json(await call.service.cancel(task_id), call.service))
 
 
-async def retry(call: Call) -> web.Response:
+async def retry_task(call: Call) -> web.Response:
     task_id = call.task_id()
     await _visible(call, task_id)
     return views.json_response(views.task_json(await call.service.retry(task_id), call.service), 202)
@@ -206,7 +206,7 @@ ROUTES: Final = (
         path="/v1/tasks",
         scope=Scope.TASKS_WRITE,
         tag="tasks",
-        handle=submit,
+        handle=submit_task,
         summary="Submit a task. After a 5xx or a broken connection repeat it with the same idempotency key.",
         parameters=WAIT_QUERY,
         headers={specs.KEY_HEADER: "Equals the field idempotency_key.", "traceparent": "W3C trace context."},
@@ -248,7 +248,7 @@ ROUTES: Final = (
     Route(
         method="GET",
         path="/v1/tasks/{id}",
-        handle=get,
+        handle=get_task,
         summary="One task; with `wait` as soon as it is final.",
         parameters=WAIT_QUERY,
         answers={200: _TASK},
@@ -259,7 +259,7 @@ ROUTES: Final = (
     Route(
         method="GET",
         path="/v1/tasks/{id}/result",
-        handle=result,
+        handle=get_result,
         summary="The result as it was stored.",
         answers={200: Answer("JSON, or application/octet-stream for bytes.", content_type="*/*")},
         problems=("task-not-found", "task-not-finished", "task-failed", "task-cancelled", "result-expired"),
@@ -269,7 +269,7 @@ ROUTES: Final = (
     Route(
         method="GET",
         path="/v1/tasks/{id}/attempts",
-        handle=attempts,
+        handle=list_attempts,
         summary="What each attempt met.",
         answers={200: Answer("All attempts.", schemas.Attempts)},
         problems=("task-not-found",),
@@ -281,7 +281,7 @@ ROUTES: Final = (
         path="/v1/tasks/{id}/cancel",
         scope=Scope.TASKS_WRITE,
         tag="tasks",
-        handle=cancel,
+        handle=cancel_task,
         summary="Cancel: a waiting task ends now, a running one is asked to, a final one stays as it is.",
         answers={200: _TASK},
         problems=("task-not-found",),
@@ -291,7 +291,7 @@ ROUTES: Final = (
         path="/v1/tasks/{id}/retry",
         scope=Scope.TASKS_WRITE,
         tag="tasks",
-        handle=retry,
+        handle=retry_task,
         summary="Open a new run of a failed or cancelled task; its failure budget starts anew.",
         answers={202: _TASK},
         problems=("task-not-found", "wrong-state"),

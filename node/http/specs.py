@@ -13,15 +13,15 @@ import orjson
 
 from actors.authoring.limits import KEY_CHARS_MAX, PAYLOAD_BYTES_MAX
 from actors.authoring.options import LANES
-from actors.intake import TaskSpec, request_digest
+from actors.intake import TaskSpec
 from node.http import models
 from node.http.problems import Problem
 from node.http.reading import parse, summary, validate
-from runtime.core.canonical import find_nul
+from runtime.core.canonical import digest, find_nul
 from runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from node.http.auth import Principal
     from node.http.models import TaskRequest
@@ -68,26 +68,21 @@ def _spec(
             "the node has no encryption keys, so nothing sensitive is stored",
             errors=[(f"{place}/sensitive", "must be false here")],
         )
-    key, priority = request.get("idempotency_key"), request.get("priority")
-    return TaskSpec(
-        handler=request["handler"],
-        payload=request.get("payload") or {},
-        tenant=principal.tenant,
-        idempotency_key=key,
-        actor_key=request.get("actor_key"),
-        priority=None if priority is None else LANES[priority],
-        requires=tuple(request.get("requires", ())),
-        prefers=tuple(request.get("prefers", ())),
-        delay_s=request.get("delay_s"),
-        run_at=request.get("run_at"),
-        expires_at=request.get("expires_at"),
-        timeout_s=request.get("timeout_s"),
-        max_attempts=request.get("max_attempts"),
-        metadata=request.get("metadata"),
-        created_by=principal.subject,
-        trace_context=trace,
-        digest=None if key is None else request_digest(sent),
-    )
+    fields: dict[str, Any] = {**request}  # the names are TaskSpec's; only what is given is converted
+    for name, convert in _CONVERTED.items():
+        if name in fields:
+            fields[name] = convert(fields[name])
+    fields.pop("sensitive", None)
+    if fields.get("idempotency_key") is not None:
+        fields["digest"] = digest(sent)
+    return TaskSpec(tenant=principal.tenant, created_by=principal.subject, trace_context=trace, **fields)
+
+
+_CONVERTED: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "priority": lambda name: None if name is None else LANES[name],
+    "requires": tuple,
+    "prefers": tuple,
+}
 
 
 def _unquoted(header: str) -> str:
