@@ -27,7 +27,11 @@ def blockbuster() -> BlockBuster:
     the stack. Frames of libraries alone do not count, so drivers and loops (also uvloop) are left alone.
     """
     present = [name for name in _MAY_BLOCK if importlib.util.find_spec(name)]
-    return BlockBuster(["runtime", "actors", "node"], excluded_modules=present)
+    buster = BlockBuster(["runtime", "actors", "node"], excluded_modules=present)
+    for name in ("os.stat", "io.BufferedReader.read", "io.TextIOWrapper.read"):
+        # asyncpg looks for a .pgpass file whenever it connects, a few microseconds
+        buster.functions[name].can_block_in("asyncpg/connect_utils.py", "_read_password_file")
+    return buster
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import asyncpg
 
@@ -22,7 +22,10 @@ from runtime.errors import Overloaded, SettingsError, Unavailable
 
 log = logging.getLogger(__name__)
 
-Connection = asyncpg.Connection[asyncpg.Record]
+if TYPE_CHECKING:
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection  # generic in its stubs only
 
 ANSWER_S: Final = 2.0  # a frozen server is away after this
 SLOW_S: Final = 120.0  # bulk operations of operators

@@ -30,7 +30,7 @@ WITH input AS MATERIALIZED (
         timeout_s, band, max_attempts, slot, coalesce(payload_codec, 0), tenant, idempotency_key, digest, actor_type, actor_key, payload,
         payload_key, payload_ref,
         CASE WHEN prefers IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements_text(prefers::jsonb)) END,
-        metadata::jsonb, created_by, trace_context
+        metadata::json, created_by, trace_context
     FROM input
     ORDER BY tenant, idempotency_key, id
     ON CONFLICT DO NOTHING

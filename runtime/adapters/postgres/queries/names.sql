@@ -1,18 +1,24 @@
 -- name: join
 -- $1 node text, $2 lease_s float8, $3 about text (JSON)
-INSERT INTO noria.lease (node, alive_until, unbroken_since, started_at, about)
-VALUES ($1, statement_timestamp() + make_interval(secs => $2), statement_timestamp(), statement_timestamp(), $3::jsonb)
+INSERT INTO noria.lease (node, alive_until, unbroken_since, started_at, lease_s, server, about)
+VALUES (
+    $1, statement_timestamp() + make_interval(secs => $2), statement_timestamp(), statement_timestamp(), $2,
+    (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8, $3::jsonb
+)
 RETURNING incarnation;
 
 -- name: renew
 -- $1 incarnation int8, $2 lease_s float8
--- A lease that had run out, or that is further away than any renewal could have set it (the clock stepped back), begins a
--- new unbroken time: whoever just came back declares nobody dead.
+-- A lease that had run out, that is further away than what was granted (the clock stepped back), or that another start of
+-- PostgreSQL saw (a restart, a failover) begins a new unbroken time: whoever just came back declares nobody dead.
 UPDATE noria.lease SET
     unbroken_since = CASE
-        WHEN alive_until > clock_timestamp() AND alive_until <= clock_timestamp() + make_interval(secs => $2) THEN unbroken_since
+        WHEN alive_until > clock_timestamp() AND alive_until <= clock_timestamp() + make_interval(secs => lease_s)
+            AND server = (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8 THEN unbroken_since
         ELSE clock_timestamp()
     END,
+    server = (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8,
+    lease_s = $2,
     alive_until = clock_timestamp() + make_interval(secs => $2)
 WHERE incarnation = $1 AND state < 8
 RETURNING incarnation;
@@ -23,7 +29,7 @@ SELECT node, state FROM noria.lease WHERE incarnation = $1;
 
 -- name: set_state
 -- $1 incarnation int8, $2 state int2
-UPDATE noria.lease SET state = $2, ended_at = CASE WHEN $2 >= 8 THEN clock_timestamp() END
+UPDATE noria.lease SET state = $2::int2, ended_at = CASE WHEN $2::int2 >= 8 THEN clock_timestamp() END
 WHERE incarnation = $1 AND state < 8
 RETURNING incarnation;
 
@@ -33,11 +39,12 @@ RETURNING incarnation;
 -- Nobody is buried by a member that was not itself unbroken for one lease.
 UPDATE noria.lease SET state = 9, ended_at = clock_timestamp()
 WHERE state < 8 AND incarnation <> $1
-  AND NOT (alive_until > clock_timestamp() AND alive_until <= clock_timestamp() + make_interval(secs => $2))
+  AND NOT (alive_until > clock_timestamp() AND alive_until <= clock_timestamp() + make_interval(secs => lease_s))
   AND EXISTS (
       SELECT FROM noria.lease me
       WHERE me.incarnation = $1 AND me.state < 8
-        AND me.alive_until > clock_timestamp() AND me.alive_until <= clock_timestamp() + make_interval(secs => $2)
+        AND me.alive_until > clock_timestamp() AND me.alive_until <= clock_timestamp() + make_interval(secs => me.lease_s)
+        AND me.server = (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8
         AND me.unbroken_since <= clock_timestamp() - make_interval(secs => $2)
   )
 RETURNING incarnation;
