@@ -73,6 +73,8 @@ class Batcher(Generic[I, O]):
         self._idle: deque[asyncio.Future[None]] = deque()
         self._woken = False  # a flusher is on its way to the entries
         self._closed = False
+        self._dropping = False  # closed without draining
+        self._in_on_done = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -93,13 +95,17 @@ class Batcher(Generic[I, O]):
         return future
 
     def put(self, item: I, weight: int = 1) -> None:
-        """As `submit`, but the result goes to `on_done`, with those of the same batch."""
+        """As `submit`, but the result goes to `on_done`, with those of the same batch.
+
+        `on_done` may put again, also while the batcher drains.
+        """
         self._add(item, weight, None)
 
     async def close(self, *, drain: bool = True) -> None:
         """Take no more items; flush what waits, or answer it with Unavailable, also what is in flight."""
         self._closed = True
         if not drain:
+            self._dropping = True
             for worker in self._workers:
                 worker.cancel()
         self._wake_all()
@@ -107,10 +113,11 @@ class Batcher(Generic[I, O]):
             await asyncio.wait(self._workers)
         left = list(self._entries)
         self._entries.clear()
+        self.waiting = 0
         self._answer(left, Unavailable(f"{self.name} is closed; this was not begun"))
 
     def _add(self, item: I, weight: int, future: asyncio.Future[O] | None) -> None:
-        if self._closed:
+        if self._closed and (self._dropping or not self._in_on_done):
             raise Unavailable(f"{self.name} is closed")
         if self.waiting + weight > self._capacity and self._entries:
             raise Overloaded(f"{self.name}: {self.waiting} wait, {self._capacity} may", self._retry_after_s)
@@ -132,8 +139,12 @@ class Batcher(Generic[I, O]):
         if len(self._workers) < self._flushers:
             task = asyncio.get_running_loop().create_task(self._work(), name=f"batcher {self.name}")
             self._workers.add(task)
-            task.add_done_callback(self._workers.discard)
+            task.add_done_callback(self._retired)
             self._woken = True
+
+    def _retired(self, worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        self._woken = False
 
     def _wake_all(self) -> None:
         while self._idle:
@@ -199,10 +210,13 @@ class Batcher(Generic[I, O]):
             else:
                 entry.future.set_result(result)
         if done and self._on_done is not None:
+            self._in_on_done = True
             try:
                 self._on_done(done)
-            except Exception:  # noqa: BLE001 - logged; the items are answered
+            except Exception:  # noqa: BLE001 - logged; the flusher goes on
                 _log.exception("%s: on_done failed", self.name)
+            finally:
+                self._in_on_done = False
 
 
 def _interrupted(name: str, error: BaseException) -> Unavailable:
