@@ -93,23 +93,24 @@ async def _try_alone(connection: Connection, task: NewTask) -> Acceptance:
 
 async def accept_on(connection: Connection, groups: Groups) -> list[list[Acceptance]]:
     """Store the groups that can be stored, in one transaction; as if they came one after the other."""
-    fallen: dict[int, list[Acceptance]] = {}
+    answered: dict[int, list[Acceptance]] = {}
     while True:
-        going = [(index, group) for index, group in enumerate(groups) if index not in fallen]
-        plan = Plan([group for _, group in going])
-        in_transaction = plan.keyed and not connection.is_in_transaction()
-        transaction = connection.transaction() if in_transaction else None
-        if transaction is not None:
-            await transaction.start()
-        stored, existing = await _insert(connection, plan.leaders)
-        answers = plan.judge(stored, existing)
-        new_falls = {going[place][0]: answer for place, answer in enumerate(answers) if _falls(answer)}
-        if transaction is not None:
-            await (transaction.rollback() if new_falls else transaction.commit())
-        if not new_falls or transaction is None:
-            fallen |= {going[place][0]: answer for place, answer in enumerate(answers)}
-            return [fallen[index] for index in range(len(groups))]
-        fallen |= new_falls
+        going = [index for index in range(len(groups)) if index not in answered]
+        plan = Plan([groups[index] for index in going])
+        own = connection.transaction() if plan.keyed and not connection.is_in_transaction() else None
+        if own is not None:
+            await own.start()
+        answers = plan.judge(*await _insert(connection, plan.leaders))
+        falls = {
+            i: answer for i, answer in zip(going, answers, strict=True) if answer is None or _falls(answer)
+        }
+        if own is None or not falls:
+            if own is not None:
+                await own.commit()
+            answered |= {i: answer or [Undone()] for i, answer in zip(going, answers, strict=True)}
+            return [answered[index] for index in range(len(groups))]
+        await own.rollback()
+        answered |= {i: answer for i, answer in falls.items() if answer is not None}
 
 
 def _falls(answer: Sequence[Acceptance]) -> bool:
@@ -150,24 +151,30 @@ class Plan:
                 self.leaders.append(task)
         self.keyed = bool(self._leader_of)
 
-    def judge(self, stored: dict[UUID, Stored], existing: Sequence[asyncpg.Record]) -> list[list[Acceptance]]:
-        """One answer per task. Groups with a reused key fall: their other tasks are Undone, or Duplicate as before."""
+    def judge(
+        self, stored: dict[UUID, Stored], existing: Sequence[asyncpg.Record]
+    ) -> list[list[Acceptance] | None]:
+        """One answer per task; None for a group that depends on one that fell, to be judged anew without that one."""
         by_id = {row["id"]: row for row in existing}
         by_key = {
             (r["tenant"], r["idempotency_key"]): r for r in existing if r["idempotency_key"] is not None
         }
-        fallen_leaders: set[UUID] = set()
-        answers = []
+        fallen: set[UUID] = set()
+        answers: list[list[Acceptance] | None] = []
         for group in self._groups:
-            answer = [self._judge_one(task, stored, by_id, by_key, fallen_leaders) for task in group]
+            if any(task.id not in stored and self._leader(task).id in fallen for task in group):
+                answers.append(None)
+                continue
+            answer = [self._judge_one(task, stored, by_id, by_key) for task in group]
             if _falls(answer):
-                fallen_leaders |= {
-                    task.id for task, one in zip(group, answer, strict=True) if isinstance(one, Stored)
-                }
                 ids = {task.id for task in group}
+                fallen |= ids
                 answer = [_undone(one, ids) for one in answer]
             answers.append(answer)
         return answers
+
+    def _leader(self, task: NewTask) -> NewTask:
+        return task if task.idempotency_key is None else self._leader_of[task.tenant, task.idempotency_key]
 
     def _judge_one(
         self,
@@ -175,7 +182,6 @@ class Plan:
         stored: dict[UUID, Stored],
         by_id: dict[UUID, asyncpg.Record],
         by_key: dict[Key, asyncpg.Record],
-        fallen_leaders: set[UUID],
     ) -> Acceptance:
         if task.id in stored:
             return stored[task.id]
@@ -183,13 +189,10 @@ class Plan:
             return Stored(own["id"], own["seq"], own["created_at"], own["run_at"])
         if task.idempotency_key is None:
             raise Unavailable(f"task {task.id} was neither stored nor found")
-        key = (task.tenant, task.idempotency_key)
-        leader = self._leader_of[key]
-        row = by_key.get(key)
+        leader = self._leader(task)
+        row = by_key.get((task.tenant, task.idempotency_key))
         if row is None and leader is task:  # the other task vanished between the two statements
             raise TryAgain(f"the task of key {task.idempotency_key!r} vanished while it was looked at")
-        if row is None and leader.id in fallen_leaders:
-            return Undone()  # judged anew in the next round, without the leader's group
         other_id = leader.id if row is None else row["id"]
         digest = leader.digest if row is None else row["digest"]
         return Duplicate(other_id) if digest == task.digest else KeyReused(other_id, digest or b"")

@@ -56,7 +56,7 @@ class Line:
         self._settings = settings
         self._answer_s = answer_s
         self._free: deque[Connection | None] = deque([None] * size)
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._queue: deque[asyncio.Future[Connection | None]] = deque()
         self._failures = 0
         self._closed = False
 
@@ -93,31 +93,28 @@ class Line:
                 connection.terminate()
 
     async def _take(self) -> Connection | None:
-        if not self._free:
-            if len(self._queue) >= _WAITING_MAX:
-                raise Overloaded(f"PostgreSQL ({self._name}): {_WAITING_MAX} statements wait already")
-            turn = asyncio.get_running_loop().create_future()
-            self._queue.append(turn)
-            try:
-                with translated():
-                    async with asyncio.timeout(self._answer_s):
-                        await turn
-            except BaseException:
-                if turn.done() and not turn.cancelled():
-                    self._wake()  # the turn came while we gave up: pass it on
-                raise
-        return self._free.popleft()
+        if self._free:
+            return self._free.popleft()
+        if len(self._queue) >= _WAITING_MAX:
+            raise Overloaded(f"PostgreSQL ({self._name}): {_WAITING_MAX} statements wait already")
+        turn: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        try:
+            with translated():
+                async with asyncio.timeout(self._answer_s):
+                    return await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():
+                self._give(turn.result())  # our turn came while we gave up: pass it on
+            raise
 
     def _give(self, connection: Connection | None) -> None:
-        self._free.append(connection)
-        self._wake()
-
-    def _wake(self) -> None:
         while self._queue:
             turn = self._queue.popleft()
             if not turn.done():
-                turn.set_result(None)
+                turn.set_result(connection)
                 return
+        self._free.append(connection)
 
     async def _opened(self, held: Connection | None) -> Connection:
         if held is not None and not held.is_closed():
