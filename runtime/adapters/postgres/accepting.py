@@ -107,7 +107,9 @@ async def accept_on(connection: Connection, groups: Groups) -> list[list[Accepta
         if own is None or not falls:
             if own is not None:
                 await own.commit()
-            answered |= {i: answer or [Undone()] for i, answer in zip(going, answers, strict=True)}
+            answered |= {
+                i: [Undone()] if answer is None else answer for i, answer in zip(going, answers, strict=True)
+            }
             return [answered[index] for index in range(len(groups))]
         await own.rollback()
         answered |= {i: answer for i, answer in falls.items() if answer is not None}
