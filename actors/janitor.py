@@ -82,11 +82,14 @@ class Janitor(Behavior[Round]):
     def _tell_executor(
         self, orphans: list[Orphan], settlements: list[Settlement], verdicts: list[Verdict]
     ) -> None:
-        repaired, suspects = set(), set()
+        repaired: set[int] = set()
+        suspects: set[int] = set()
         for orphan, settlement, verdict in zip(orphans, settlements, verdicts, strict=True):
             if verdict is Verdict.COMMITTED and isinstance(settlement.move, Requeue):
                 (suspects if settlement.move.suspect else repaired).add(orphan.band)
-        log.info("%d attempts of dead incarnations were repaired", sum(v is Verdict.COMMITTED for v in verdicts))
+        log.info(
+            "%d attempts of dead incarnations were repaired", sum(v is Verdict.COMMITTED for v in verdicts)
+        )
         self._world.telemetry.count("sweep_repaired_total", len(orphans), kind="orphan")
         if repaired:
             self._hint(Waits(frozenset(repaired)))

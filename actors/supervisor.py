@@ -1,8 +1,8 @@
 """The supervisor actor: the root of a node's actors. It starts them in order, and takes the node out in order.
 
-    supervisor ── executor   claims, runs, commits
-               ── router     accepts, proposes, answers those who wait
-               ── janitor    repairs, counts, forgets
+supervisor ── executor   claims, runs, commits
+           ── router     accepts, proposes, answers those who wait
+           ── janitor    repairs, counts, forgets
 """
 
 from __future__ import annotations
@@ -66,10 +66,16 @@ class Supervisor(Behavior[Message]):
 
     async def started(self, ctx: ActorContext[Message]) -> None:
         world = self._world
-        executor: Ref[ExecutorMessage] = await ctx.spawn(ChildSpec(name="executor", make=lambda: Executor(world, self._ended)))
-        router: Ref[RouterMessage] = await ctx.spawn(ChildSpec(name="router", make=lambda: Router(world, executor)))
+        executor: Ref[ExecutorMessage] = await ctx.spawn(
+            ChildSpec(name="executor", make=lambda: Executor(world, self._ended))
+        )
+        router: Ref[RouterMessage] = await ctx.spawn(
+            ChildSpec(name="router", make=lambda: Router(world, executor))
+        )
         self._actors = Actors(router, executor)
-        _: Ref[Round] = await ctx.spawn(ChildSpec(name="janitor", make=lambda: Janitor(world, self._hint, self._counted)))
+        _: Ref[Round] = await ctx.spawn(
+            ChildSpec(name="janitor", make=lambda: Janitor(world, self._hint, self._counted))
+        )
 
     async def receive(self, ctx: ActorContext[Message], message: Message) -> None:
         match message:

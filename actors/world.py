@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from actors.activity import Activity
-from actors.authoring.lifespans import Resources
+from actors.authoring.resources import Resources
 from actors.authoring.registry import HandlerDef, Kind, Registry
 from actors.bands import Bands
 from actors.executor.capacity import Capacity

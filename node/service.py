@@ -62,7 +62,10 @@ class NodeService:
             answers = await self._actors.router.ask(Submit(tuple(prepared)), _ACCEPT_S)
         except AskError as unanswered:
             raise Unavailable(f"whether the tasks were stored is not known: {unanswered}") from unanswered
-        return [Submitted(one.task, answer, self._world.bands[one.task.band]) for one, answer in zip(prepared, answers, strict=True)]
+        return [
+            Submitted(one.task, answer, self._world.bands[one.task.band])
+            for one, answer in zip(prepared, answers, strict=True)
+        ]
 
     def _birth(self, band: int, handler: HandlerDef) -> int | None:
         known = self._world.bands[band]
@@ -128,10 +131,16 @@ class NodeService:
                 for name in ("accepted", "succeeded", "failed", "cancelled")
             },
             "capacity": {
-                kind.value: {"limit": self._world.limits.of(kind), "taken": capacity.taken_of(kind)} for kind in Kind
+                kind.value: {"limit": self._world.limits.of(kind), "taken": capacity.taken_of(kind)}
+                for kind in Kind
             },
             "running": [
-                {"id": run.task_id, "handler": run.handler, "attempt": run.attempt, "for_s": round(run.run_s, 3)}
+                {
+                    "id": run.task_id,
+                    "handler": run.handler,
+                    "attempt": run.attempt,
+                    "for_s": round(run.run_s, 3),
+                }
                 for run in running
             ],
             "failures": [asdict(failure) for failure in reversed(activity.failures)],

@@ -101,19 +101,30 @@ def _dsn(value: str) -> str:
 # -- the table --------------------------------------------------------------------------------------
 
 SETTINGS: Final[tuple[Setting, ...]] = (
-    Setting("POSTGRES_DSN", _dsn, None, "PostgreSQL 15 or newer, direct or through session pooling", secret=True),
+    Setting(
+        "POSTGRES_DSN", _dsn, None, "PostgreSQL 15 or newer, direct or through session pooling", secret=True
+    ),
     Setting("HANDLERS", _names, (), "modules, files or packages with handlers, separated by commas"),
     Setting("NODE_NAME", _node_name, None, "stable name of this node (default: the host's name)"),
     Setting("HTTP_HOST", _text, "127.0.0.1", "address to listen on"),
     Setting("HTTP_PORT", _whole(0, 65535), 8080, "port to listen on; 0 lets the system choose"),
-    Setting("AUTH", _one_of("on", "off"), "on", "off: serve addresses other than loopback without authentication"),
+    Setting(
+        "AUTH", _one_of("on", "off"), "on", "off: serve addresses other than loopback without authentication"
+    ),
     Setting("TAGS", _names, (), "what this node offers to tasks that require it, such as gpu,eu"),
     Setting("CONCURRENCY", _whole(1, 100_000), 100, "async bodies that run at the same time"),
     Setting("THREADS", _whole(1, 1_000), 8, "plain `def` bodies that run at the same time"),
-    Setting("CPU_PROCESSES", _whole(0, 1_000), max(1, (os.cpu_count() or 1)), "`cpu=True` bodies at the same time"),
+    Setting(
+        "CPU_PROCESSES", _whole(0, 1_000), max(1, (os.cpu_count() or 1)), "`cpu=True` bodies at the same time"
+    ),
     Setting("LEASE_S", _seconds(1, 300), 6.0, "how long the record believes a silent node alive"),
     Setting("DRAIN_S", _seconds(0, 3600), 30.0, "how long running work may go on after SIGTERM"),
-    Setting("MAX_BACKLOG", _whole(1, 10**9), None, "refuse new tasks (429) while this many wait; default: no limit"),
+    Setting(
+        "MAX_BACKLOG",
+        _whole(1, 10**9),
+        None,
+        "refuse new tasks (429) while this many wait; default: no limit",
+    ),
     Setting("RETENTION_S", _seconds(1, 10 * 365 * 86400), 7 * 86400.0, "how long finished tasks are kept"),
     Setting("KEYS_S", _seconds(0, 10 * 365 * 86400), 86400.0, "idempotency keys are kept at least this long"),
     Setting("DATA_DIR", _text, ".noria", "folder of the embedded PostgreSQL (noria dev)"),
@@ -168,7 +179,9 @@ def read(environment: Mapping[str, str], flags: Mapping[str, str | None] | None 
             problems.append(f"{origin}: {shown} is not {wrong}")
     problems += _unknown(environment)
     if values.get("postgres_dsn") is None and not any("POSTGRES_DSN" in problem for problem in problems):
-        problems.append("NORIA_POSTGRES_DSN: not set; give the URL of a PostgreSQL, or use `noria dev`, which has its own")
+        problems.append(
+            "NORIA_POSTGRES_DSN: not set; give the URL of a PostgreSQL, or use `noria dev`, which has its own"
+        )
     problems += _relations(values)
     if problems:
         raise SettingsError("settings:\n" + "\n".join(f"  {problem}" for problem in problems))
@@ -197,7 +210,9 @@ _FOR_CLIENTS: Final = {"NORIA_URL", "NORIA_API_KEY", "NORIA_API_KEY_FILE", "NORI
 
 
 def _unknown(environment: Mapping[str, str]) -> list[str]:
-    known = {s.variable for s in SETTINGS} | {f"{s.variable}_FILE" for s in SETTINGS if s.secret} | _FOR_CLIENTS
+    known = (
+        {s.variable for s in SETTINGS} | {f"{s.variable}_FILE" for s in SETTINGS if s.secret} | _FOR_CLIENTS
+    )
     return [
         f"{name}: no such setting" for name in sorted(environment)
         if name.startswith("NORIA_") and not name.startswith("NORIA_TEST_") and name not in known

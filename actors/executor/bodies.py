@@ -142,7 +142,11 @@ def move_of(run: Run, ended: Ended, jitter: float, children: tuple[NewTask, ...]
         case Crashed(error):
             move = decisions.after_crash(run.claim, alone=True)
             # only its own process died, so there is no need to run the next attempt alone
-            return replace(move, error=error, suspect=False) if isinstance(move, Requeue) else replace(move, error=error)
+            return (
+                replace(move, error=error, suspect=False)
+                if isinstance(move, Requeue)
+                else replace(move, error=error)
+            )
 
 
 def move_when_stopped(run: Run, jitter: float) -> Move:
@@ -188,7 +192,9 @@ def _frames(error: BaseException) -> str:
 
 
 def _authors_part(tb: TracebackType | None) -> TracebackType | None:
-    while tb is not None and tb.tb_frame.f_globals.get("__name__", "").startswith(("actors.", "concurrent.futures")):
+    while tb is not None and tb.tb_frame.f_globals.get("__name__", "").startswith(
+        ("actors.", "concurrent.futures")
+    ):
         tb = tb.tb_next
     return tb
 

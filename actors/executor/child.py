@@ -86,7 +86,12 @@ def _frame(ended: Ended, context: Context) -> dict[str, Any]:
             children = [child.to_request() for child in context.children]
             return {"type": "returned", "result": result, "codec": int(codec), "children": children}
         case Raised(error, final, after_s):
-            return {"type": "raised", "error": list(asdict(error).values()), "final": final, "after_s": after_s}
+            return {
+                "type": "raised",
+                "error": list(asdict(error).values()),
+                "final": final,
+                "after_s": after_s,
+            }
         case Snooze(after_s):
             return {"type": "snoozed", "after_s": after_s}
         case Unbound(error):

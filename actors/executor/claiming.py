@@ -1,8 +1,8 @@
-"""What to claim next: bands this node may serve now, fairly, with what is known of their backlog.
+"""What to claim next: bands this node may serve now, in fair turns, with what is known of their backlog.
 
 No I/O here. A take asks for the oldest due rows of a band. While a band has a backlog, takes skip what lies before
 the newest row already taken (dead index entries that an open snapshot keeps alive cost more with each pull); the
-sweep once a second looks at everything again, so that nothing is ever skipped for good.
+sweep once a second looks from the start again, so that nothing is ever skipped for good.
 """
 
 from __future__ import annotations
@@ -17,28 +17,33 @@ from actors.world import World
 from runtime.core.lanes import Lanes
 from runtime.core.task import Band, Claim, Take
 
-_SINCE_MARGIN: Final = timedelta(seconds=2)  # commits that were under way may bring rows that were due earlier
+_SINCE_MARGIN: Final = timedelta(
+    seconds=2
+)  # commits that were under way may bring rows that were due earlier
 
 
 class Claiming:
     def __init__(self, world: World) -> None:
         self._world = world
         self._lanes = {kind: Lanes() for kind in Kind}
+        self._kinds: dict[int, Kind] = {}  # of the bands that are served now
+        self._served: tuple[int, frozenset[str]] = (-1, frozenset())
         self._newest_due: dict[int, datetime] = {}
 
+    def waits(self, band: int) -> None:
+        """Rows of this band wait and are due."""
+        self._world.capacity.put_in_backlog(band)
+        if band in self._kinds:
+            self._lanes[self._kinds[band]].wake(band)
+
     def takes(self, *, sweep: bool) -> list[Take]:
-        """What to pull now; `sweep` looks at every band from the start, else only those with a backlog."""
-        bands = list(self._world.bands) if sweep else self._known(self._world.capacity.backlog)
-        by_kind: dict[Kind, list[Band]] = {}
-        for band in bands:
-            handler = self._world.serves(band)
-            if handler is not None and handler.name not in self._world.capacity.paused:
-                by_kind.setdefault(handler.kind, []).append(band)
+        """What to pull now: for kinds of body with a backlog, and in a sweep for all. Each is to be `returned`."""
+        self._serve()
+        behind = {self._kinds.get(band) for band in self._world.capacity.backlog}
         takes = []
-        for kind, served in by_kind.items():
-            room = self._world.capacity.room(kind)
-            if room > 0:
-                quotas = self._lanes[kind].choose(served, room)
+        for kind, lanes in self._lanes.items():
+            if sweep or kind in behind:
+                quotas = lanes.choose(self._world.capacity.room(kind))
                 takes += [Take(band, limit, None if sweep else self._since(band)) for band, limit in quotas]
         return takes
 
@@ -49,19 +54,28 @@ class Claiming:
             got[claim.band] += 1
             self._newest_due[claim.band] = claim.started_at - timedelta(seconds=claim.waited_s)
         for take, mark in zip(takes, marks, strict=True):
-            if got[take.band] >= take.limit:
-                if not mark:
-                    self._world.capacity.put_in_backlog(take.band)
-            else:
+            if take.band in self._kinds:
+                self._lanes[self._kinds[take.band]].returned(take.band, take.limit, got[take.band])
+            if got[take.band] < take.limit:
                 self._world.capacity.clear_backlog(take.band, mark)
-            band = self._world.bands[take.band]
-            handler = self._world.registry.get(band.handler)
-            if handler is not None:
-                self._lanes[handler.kind].served(band, got[take.band], take.limit)
+            elif not mark:
+                self._world.capacity.put_in_backlog(take.band)
+
+    def _serve(self) -> None:
+        """Bands are only ever added, so their number and the pauses say whether anything has changed."""
+        bands, paused = list(self._world.bands), self._world.capacity.paused
+        if self._served == (len(bands), paused):
+            return
+        self._served = (len(bands), paused)
+        by_kind: dict[Kind, list[Band]] = {kind: [] for kind in Kind}
+        for band in bands:
+            handler = self._world.serves(band)
+            if handler is not None and band.handler not in paused:
+                by_kind[handler.kind].append(band)
+        self._kinds = {band.id: kind for kind, served in by_kind.items() for band in served}
+        for kind, served in by_kind.items():
+            self._lanes[kind].serve((band.id, band.lane, band.tenant) for band in served)
 
     def _since(self, band: int) -> datetime | None:
         newest = self._newest_due.get(band)
         return None if newest is None else newest - _SINCE_MARGIN
-
-    def _known(self, ids: Iterable[int]) -> list[Band]:
-        return [band for band in map(self._world.bands.get, ids) if band is not None]

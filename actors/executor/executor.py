@@ -187,7 +187,7 @@ class Executor(Behavior[Message]):
 
     def _on_waits(self, bands: Iterable[int]) -> None:
         for band in bands:
-            self._world.capacity.put_in_backlog(band)
+            self._claiming.waits(band)
         self._pull()
 
     def _on_due_later(self, items: Iterable[tuple[int, float]]) -> None:
@@ -245,7 +245,9 @@ class Executor(Behavior[Message]):
         self._reporter.started(run)
         try:
             ended = await self._body(run)
-            children = await self._children(run) if run.context.children and isinstance(ended, Returned) else ()
+            children = (
+                await self._children(run) if run.context.children and isinstance(ended, Returned) else ()
+            )
         except InvalidInput as refused:  # a child that would not be accepted
             return move_of(run, Raised(describe(refused), final=True), self._world.jitter())
         except asyncio.CancelledError:
@@ -273,7 +275,9 @@ class Executor(Behavior[Message]):
     async def _children(self, run: Run) -> tuple[NewTask, ...]:
         """Children are validated like any request; the record may be away while their bands are interned."""
         tenant = self._world.bands[run.claim.band].tenant
-        specs = [spec_of(child, tenant=tenant, trace=run.claim.trace_context) for child in run.context.children]
+        specs = [
+            spec_of(child, tenant=tenant, trace=run.claim.trace_context) for child in run.context.children
+        ]
         while True:
             try:
                 return tuple(prepared.task for prepared in await self._world.intake.prepare(specs))
@@ -379,7 +383,9 @@ class Executor(Behavior[Message]):
 
     def _running(self) -> tuple[Running, ...]:
         now_s = self._world.clock.now_s()
-        runs = sorted((run for pool in self._pools.values() for run in pool.active), key=lambda run: run.started_s)
+        runs = sorted(
+            (run for pool in self._pools.values() for run in pool.active), key=lambda run: run.started_s
+        )
         return tuple(
             Running(run.claim.id, run.handler.name, run.claim.attempt, now_s - run.started_s)
             for run in runs[:_RUNNING_LISTED_MAX]

@@ -26,7 +26,9 @@ _AUDIT_AGAIN_S: Final = 3.0  # longer than a claim may take to be answered
 class Housekeeping:
     """`knows` says whether this node still has (id, attempt) in hand."""
 
-    def __init__(self, world: World, knows: Callable[[UUID, int], bool], cancel: Callable[[UUID], None]) -> None:
+    def __init__(
+        self, world: World, knows: Callable[[UUID, int], bool], cancel: Callable[[UUID], None]
+    ) -> None:
         self._world = world
         self._knows = knows
         self._cancel = cancel

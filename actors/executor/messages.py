@@ -117,5 +117,17 @@ class Second(Control):
 
 
 Message = (
-    Born | Offered | Waits | DueLater | CancelRun | SuspectsWait | Refresh | ListRunning | Drain | Pulled | Claimed | Tick | Second
+    Born
+    | Offered
+    | Waits
+    | DueLater
+    | CancelRun
+    | SuspectsWait
+    | Refresh
+    | ListRunning
+    | Drain
+    | Pulled
+    | Claimed
+    | Tick
+    | Second
 )

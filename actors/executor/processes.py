@@ -22,7 +22,6 @@ from runtime.core.task import Codec, ErrorInfo
 _STREAM_LIMIT: Final = 1 << 16
 
 
-
 class Processes:
     """`sources` names the modules or files that a child loads its handlers from."""
 
@@ -52,7 +51,13 @@ class Processes:
 
     async def _start(self) -> Process:
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "actors.executor.child", stdin=PIPE, stdout=PIPE, stderr=None, limit=_STREAM_LIMIT
+            sys.executable,
+            "-m",
+            "actors.executor.child",
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=None,
+            limit=_STREAM_LIMIT,
         )
         await _send(child, {"sources": self._sources})
         return child
@@ -80,7 +85,9 @@ class Processes:
                     return _ended(run, frame)
                 run.context.progress(*frame["progress"])
         except (BrokenPipeError, ConnectionResetError, asyncio.IncompleteReadError):
-            return Crashed(ErrorInfo("ProcessCrashed", f"the process of {run.handler.name} {await _obituary(child)}"))
+            return Crashed(
+                ErrorInfo("ProcessCrashed", f"the process of {run.handler.name} {await _obituary(child)}")
+            )
 
 
 def _ended(run: Run, frame: dict[str, Any]) -> Ended:
@@ -124,5 +131,3 @@ async def _kill(child: Process) -> None:
     if child.stdin is not None:
         child.stdin.close()
     await child.wait()
-
-

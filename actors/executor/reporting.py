@@ -83,7 +83,12 @@ class Reporter:
 
     def _failed(self, run: Run, error_type: str, message: str, *, final: bool) -> None:
         self._activity.failed(
-            run.claim.id, run.handler.name, run.claim.attempt, final=final, error_type=error_type, message=message
+            run.claim.id,
+            run.handler.name,
+            run.claim.attempt,
+            final=final,
+            error_type=error_type,
+            message=message,
         )
 
     def _count(

@@ -30,7 +30,9 @@ Accepted = tuple[Group, list[Acceptance] | Exception]
 
 
 class Accepting:
-    def __init__(self, store: TaskStore, waiting_max: int, told: Callable[[Sequence[Accepted]], None]) -> None:
+    def __init__(
+        self, store: TaskStore, waiting_max: int, told: Callable[[Sequence[Accepted]], None]
+    ) -> None:
         self._store = store
         self._batcher: Batcher[Group, list[Acceptance]] = Batcher(
             self._flush,

@@ -87,12 +87,16 @@ class Router(Behavior[Message]):
                 elif acceptance.due <= acceptance.created_at:
                     due.add(prepared.task.band)
                 else:
-                    later.append((prepared.task.band, (acceptance.due - acceptance.created_at).total_seconds()))
+                    later.append(
+                        (prepared.task.band, (acceptance.due - acceptance.created_at).total_seconds())
+                    )
             group.reply.send(answer)
         self._world.telemetry.count("tasks_accepted_total", stored)
         self._world.activity.rates.add("accepted", stored)
         if born:
-            self._executor.tell(Born(tuple(claim for claim, _ in born), tuple(prepared.args for _, prepared in born)))
+            self._executor.tell(
+                Born(tuple(claim for claim, _ in born), tuple(prepared.args for _, prepared in born))
+            )
         if due:
             self._executor.tell(Waits(frozenset(due)))
         if later:

@@ -1,0 +1,26 @@
+"""`python -m node`: the same as `noria node`, for process managers and tests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from node.settings import read
+from node.wiring import run_node
+from runtime.errors import NoriaError
+
+EXIT_USAGE = 2
+
+
+def main() -> int:
+    try:
+        settings = read(os.environ)
+        return asyncio.run(run_node(settings))
+    except NoriaError as wrong:
+        print(wrong, file=sys.stderr)  # noqa: T201 - the process's last word
+        return EXIT_USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""The composition root: the only place that knows which adapters exist. It builds a node in order, and ends it in
+reverse.
+
+    record → registry → resources → lease → actors → HTTP, then: ready
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import random
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from actors.activity import Activity
+from actors.authoring.lifespans import open_lifespans
+from actors.authoring.log_context import install as install_log_context
+from actors.authoring.registry import Kind, Registry
+from actors.bands import Bands
+from actors.executor.capacity import Capacity
+from actors.intake import Intake
+from actors.supervisor import DrainNode, GetActors, Supervisor
+from actors.supervisor import Message as SupervisorMessage
+from actors.world import Keeping, Limits, World
+from node import logs
+from node.http.app import make_app
+from node.http.route import Options
+from node.lease import LeaseKeeper
+from node.service import NodeService
+from node.settings import Settings
+from runtime.adapters.postgres.lease import open_lease
+from runtime.adapters.postgres.migrate import migrate
+from runtime.adapters.postgres.store import PostgresStore
+from runtime.adapters.telemetry import PrometheusTelemetry
+from runtime.errors import IncarnationDead, NoriaError
+from runtime.kernel.actor import Ref
+from runtime.kernel.clock import SystemClock
+from runtime.kernel.supervision import ChildSpec
+from runtime.kernel.system import ActorSystem
+from runtime.kernel.watchdog import Watchdog
+
+log = logging.getLogger(__name__)
+
+EXIT_DONE: Final = 0
+EXIT_FAILED: Final = 70
+EXIT_DEAD: Final = 75
+_STALL_S: Final = 30.0
+_ASK_S: Final = 10.0
+_DRAIN_SLACK_S: Final = 10.0
+
+
+@dataclass(slots=True)
+class Node:
+    """A running node."""
+
+    service: NodeService
+    system: ActorSystem
+    supervisor: Ref[SupervisorMessage]
+    lease: LeaseKeeper
+    url: str = ""
+
+    async def drain(self, within_s: float) -> None:
+        """Out of readiness, claim nothing more, end or hand back what runs, leave."""
+        self.service.draining = True
+        self.lease.leave()
+        drained = await self.supervisor.ask(DrainNode(within_s), within_s + _DRAIN_SLACK_S)
+        log.info("drained: %d attempts ended, %d were handed back", drained.finished, drained.released)
+
+
+@asynccontextmanager
+async def open_node(settings: Settings) -> AsyncIterator[Node]:
+    """A node from its settings, serving when this is entered."""
+    registry = Registry.load(settings.handlers) if settings.handlers else Registry()
+    for note in registry.notes:
+        log.warning("%s", note)
+    async with AsyncExitStack() as stack:
+        await migrate(settings.postgres_dsn)
+        store = await stack.enter_async_context(PostgresStore.open(settings.postgres_dsn))
+        telemetry = PrometheusTelemetry()
+        world = await _join(settings, registry, store, telemetry, stack)
+        lease = LeaseKeeper(
+            lambda: open_lease(settings.postgres_dsn), world.incarnation, settings.lease_s, _exit_dead
+        )
+        lease.start()
+        stack.callback(lease.close)
+        system = await stack.enter_async_context(
+            ActorSystem(world.clock, on_dead_letter=lambda reason, actor, _type: telemetry.count(
+                "dead_messages_total", reason=reason, actor=actor
+            ))
+        )  # fmt: skip
+        supervisor = await system.spawn(ChildSpec(name="supervisor", make=lambda: Supervisor(world)))
+        stack.enter_context(
+            Watchdog(
+                stall_s=_STALL_S,
+                on_stall=_exit_stalled,
+                on_lag=lambda lag_s: telemetry.gauge("event_loop_lag_seconds", lag_s),
+            )
+        )
+        service = NodeService(world, supervisor, await supervisor.ask(GetActors(), _ASK_S), telemetry.render)
+        await store.set_state(world.incarnation, "active")
+        node = Node(service, system, supervisor, lease)
+        node.url = await _serve(settings, service, stack)
+        gc.collect()
+        gc.freeze()  # what was loaded at start is never garbage: keep the collector away from it
+        yield node
+
+
+async def _join(
+    settings: Settings,
+    registry: Registry,
+    store: PostgresStore,
+    telemetry: PrometheusTelemetry,
+    stack: AsyncExitStack,
+) -> World:
+    await store.publish(registry.entries())
+    resources = await stack.enter_async_context(open_lifespans(registry.lifespans))
+    bands = Bands(store)
+    await bands.refresh()
+    about = {"tags": list(settings.tags), "handlers": list(registry.names)}
+    incarnation = await store.join(settings.node_name, settings.lease_s, about)
+    clock = SystemClock()
+    limits = Limits(settings.concurrency, settings.threads, settings.cpu_processes)
+    return World(
+        store=store,
+        registry=registry,
+        bands=bands,
+        capacity=Capacity({kind: limits.of(kind) for kind in Kind}),
+        intake=Intake(registry, bands, lambda: time.time_ns() // 1_000_000),
+        resources=resources,
+        activity=Activity(clock.now_s, clock.wall),
+        clock=clock,
+        telemetry=telemetry,
+        jitter=random.random,
+        node=settings.node_name,
+        incarnation=incarnation,
+        lease_s=settings.lease_s,
+        sources=registry.loaded_from,
+        tags=frozenset(settings.tags),
+        limits=limits,
+        keeping=Keeping(settings.retention_s, settings.keys_s),
+    )
+
+
+async def _serve(settings: Settings, service: NodeService, stack: AsyncExitStack) -> str:
+    loopback = settings.http_host in {"127.0.0.1", "::1", "localhost"}
+    app = make_app(service, Options(loopback=loopback, backlog_max=settings.max_backlog))
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, settings.http_host, settings.http_port, backlog=1024)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+# -- one process ------------------------------------------------------------------------------------
+
+
+async def run_node(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT, then drain; a second signal ends at once. Returns the exit code."""
+    install_log_context()
+    logs.set_up(settings.log_level, settings.log_format)
+    stop = _stop_signal()
+    async with open_node(settings) as node:
+        log.info(
+            "node %s serves %s with %d handlers",
+            settings.node_name,
+            node.url,
+            len(node.service.registry.names),
+        )
+        node.system.failed.add_done_callback(lambda _: stop.set())
+        await stop.wait()
+        if node.system.failed.done():
+            log.critical("the node's actors failed for good: %s", node.system.failed.result())
+            return EXIT_FAILED
+        log.info("draining for at most %g s; a second signal ends at once", settings.drain_s)
+        with contextlib.suppress(NoriaError):
+            await node.drain(settings.drain_s)
+    return EXIT_DONE
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(130)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stop
+
+
+def _exit_dead(dead: IncarnationDead) -> None:
+    log.critical("this node was declared dead and must not go on: %s", dead)
+    logging.shutdown()
+    os._exit(EXIT_DEAD)
+
+
+def _exit_stalled(seconds: float) -> None:
+    log.critical(
+        "the event loop has not moved for %.0f s; the process ends, its work will run elsewhere", seconds
+    )
+    logging.shutdown()
+    os._exit(EXIT_FAILED)
