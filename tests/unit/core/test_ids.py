@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import struct
 from itertools import pairwise
-from random import Random
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
@@ -10,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.core.ids import ENTROPY_BYTES, IdSequence, created_ms, uuid7_floor
+
+if TYPE_CHECKING:
+    from random import Random
 
 NOW_MS = 0x017F22E279B0  # the timestamp of the example in RFC 9562, appendix A.6
 MS = st.integers(0, 2**48 - 1)
