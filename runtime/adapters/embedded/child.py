@@ -45,12 +45,13 @@ def spawn(
     env: Mapping[str, str],
     identity: Identity | None = None,
     output: IO[bytes] | int | None = None,
+    errors: IO[bytes] | int | None = subprocess.STDOUT,
     watch: bool = not sys.platform.startswith("linux"),
 ) -> Child:
     """Start `command` (first word an absolute path) in a session of its own, so that Ctrl-C reaches only us.
 
-    `end_signal` is what it gets when this process ends without having stopped it. `output` takes stdout and
-    stderr. `watch` chooses the watcher process over the kernel's parent-death signal.
+    `end_signal` is what it gets when this process ends without having stopped it. `output` takes stdout,
+    `errors` stderr. `watch` chooses the watcher process over the kernel's parent-death signal.
     """
     who = identity or Identity()
     options = {"parent": os.getpid(), "signal": int(end_signal), "uid": who.uid, "gid": who.gid}
@@ -63,7 +64,7 @@ def spawn(
             [sys.executable, "-I", "-S", _SCRIPT, *words, "--", *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=output,
+            stderr=errors,
             env=dict(env),
             pass_fds=() if theirs is None else (theirs,),
             start_new_session=True,

@@ -1,0 +1,57 @@
+"""The files that handlers came from, and when they change.
+
+Only folders that hold loaded files are watched, not what lies below them: a project's root with its .venv
+costs nothing. Events only wake us; what decides is the difference between two looks at the files, so a
+change during a check, a lost event or an editor that saves by renaming makes no difference.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from watchfiles import awatch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+Stamp = tuple[int, int]
+Look = dict[str, Stamp]
+
+_LOOK_MS: Final = 1_000
+_SETTLE_MS: Final = 50
+
+
+def look(files: Iterable[str]) -> Look:
+    """Modification time (ns) and size of each file that is there."""
+    found: Look = {}
+    for file in files:
+        try:
+            status = Path(file).stat()
+        except OSError:
+            continue
+        found[file] = (status.st_mtime_ns, status.st_size)
+    return found
+
+
+def look_around(files: Iterable[str]) -> Look:
+    """As `look`, and with every Python file beside them: a new one may be the one that was missing."""
+    return look({str(p) for folder in _folders(files) for p in folder.glob("*.py")} | set(files))
+
+
+async def wakes(files: Iterable[str]) -> AsyncIterator[None]:
+    """Yields soon after something has happened beside the files, and once a second in any case."""
+    async for _ in awatch(
+        *_folders(files),
+        recursive=False,
+        step=_SETTLE_MS,
+        debounce=10 * _SETTLE_MS,
+        rust_timeout=_LOOK_MS,
+        yield_on_timeout=True,
+        raise_interrupt=False,
+    ):
+        yield None
+
+
+def _folders(files: Iterable[str]) -> set[Path]:
+    return {folder for file in files if (folder := Path(file).parent).is_dir()}
