@@ -2,7 +2,7 @@
 
 Law: an actor handles one message at a time. `tell` is at most once and in order per pair; `ask` has a
 deadline and always ends: an answer, or AskTimeout, ActorRestarted, ActorStopped or MailboxFull. Messages are
-frozen dataclasses that stand beside their receiver. How a life runs is in cell.py, when it is repeated in
+frozen dataclasses that stand beside their receiver. How a life runs is in life.py, when it is repeated in
 supervision.py.
 """
 
@@ -16,12 +16,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from runtime.errors import ActorStopped, AskError, AskTimeout
+from runtime.kernel.dead_letters import Drop
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from runtime.kernel.cell import Cell
     from runtime.kernel.clock import Clock, Timer
+    from runtime.kernel.life import Life
     from runtime.kernel.supervision import ChildSpec, Supervisor
 
 _log = logging.getLogger(__name__)
@@ -106,7 +108,7 @@ class Reply(Generic[T]):
     __slots__ = ("actor", "future", "holder", "message", "timer")
 
     def __init__(self, message: Request[T], actor: str) -> None:
-        self.message = message
+        self.message: object = message
         self.actor = actor
         self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.timer: Timer | None = None
@@ -181,13 +183,14 @@ class Behavior(Generic[M]):
 class ActorContext(Generic[M]):
     """One life of one actor, as its behaviour sees it. Timers, deferred replies, children end with it."""
 
-    def __init__(self, cell: Cell[M], clock: Clock) -> None:
+    def __init__(self, cell: Cell[M], life: Life[M], clock: Clock) -> None:
         self.self: Ref[M] = cell.ref
         self.clock = clock
         self.asked: Reply[Any] | None = None  # of the message being handled; None once answered or deferred
         self.deferred: set[Reply[Any]] = set()
         self.children: Supervisor | None = None
         self._cell = cell
+        self._life = life
         self._timers: dict[str, Fired] = {}
         self._work: set[asyncio.Task[Any]] = set()
         self._watched: set[Cell[Any]] = set()
@@ -233,7 +236,7 @@ class ActorContext(Generic[M]):
 
     def unhandled(self, message: object) -> None:
         """Count a message that this actor does not know."""
-        self._cell.unhandled(message)
+        self._cell.drop(Drop.UNHANDLED, message)
 
     # -- time -------------------------------------------------------------------------------------------
 
@@ -280,7 +283,7 @@ class ActorContext(Generic[M]):
         if self._closed:
             raise ActorStopped(f"{self.self.name}: this life is over, {spec.name} is not started")
         if self.children is None:
-            self.children = self._cell.make_supervisor()
+            self.children = self._cell.make_supervisor(self._life)
         return await self.children.spawn(spec)
 
     async def stop_child(self, ref: Ref[Any]) -> None:
@@ -290,8 +293,7 @@ class ActorContext(Generic[M]):
 
     def stop(self) -> None:
         """Stop this actor after the message being handled (a `permanent` one is restarted, as in OTP)."""
-        if not self._closed:
-            self._cell.stop_itself()
+        self._life.end_turns(within_s=self._cell.spec.shutdown_s)
 
     # -- the end ----------------------------------------------------------------------------------------
 
@@ -325,7 +327,5 @@ class ActorContext(Generic[M]):
                 reply.send(task.result())
         elif reply is not None:
             reply.fail(error)
-        elif self._closed:
-            _log.error("%s: work of a life that is over failed", self.self.name, exc_info=error)
         else:
-            self._cell.interrupt(error)
+            self._life.interrupt(error)

@@ -1,8 +1,8 @@
 """Virtual time: an asyncio loop whose clock jumps to the next timer as soon as nothing is ready.
 
-Law: only public extension points of asyncio are used (a selector, `loop.time()`), so tasks, timeouts and sleeps
-are the real ones; a day of sleep takes milliseconds, and the same program has the same history every time.
-The outside world is not waited for: no sockets, and executors run their function at once, in the loop.
+Law: only public extension points of asyncio are used (a selector, `loop.time()`), so tasks, timeouts and
+sleeps are the real ones; a day of sleep takes milliseconds, and the same program has the same history every
+time. The outside world is not waited for: no sockets, and executors run their function at once, in the loop.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import selectors
-from math import inf
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+import time
+from math import inf, nextafter
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_SHOWN_MAX = 20  # tasks that a message lists
+_SHOWN_MAX: Final = 20  # tasks that a message lists
+_RESOLUTION_S: Final = time.get_clock_info("monotonic").resolution  # by which asyncio takes timers as due
 
 
 class SimulationDeadlock(AssertionError):  # noqa: N818 - the names read as what is wrong
@@ -87,6 +89,10 @@ class _VirtualSelector(selectors.SelectSelector):
         if timeout is None:
             raise SimulationDeadlock(f"nothing is ready and no timer is set; {self._who_waits()}")
         self.now_s += max(timeout, 0.0)
+        if (
+            self.now_s + _RESOLUTION_S <= self.now_s
+        ):  # after months; asyncio would find the timer never quite due
+            self.now_s = nextafter(self.now_s, inf)
         if self.now_s > self._limit_s:
             raise SimulationOverrun(f"virtual time went beyond {self._limit_s:g} s; {self._who_waits()}")
         return ready

@@ -30,8 +30,8 @@ class Watchdog:
     """Watch the running loop: `with Watchdog(...):` in its thread.
 
     A stop of more than `block_s` is logged once, with `who()` and the top of the loop's stack, and again when
-    it is over. After `stall_s` `on_stall(seconds)` is called, once per stop. `on_lag(lag_s)` gets the worst lag
-    of every REPORT_S. All callbacks run in the watchdog's thread.
+    it is over. After `stall_s` `on_stall(seconds)` is called, once per stop. `on_lag(lag_s)` gets the worst
+    lag of every REPORT_S. All callbacks run in the watchdog's thread.
     """
 
     def __init__(

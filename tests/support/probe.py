@@ -46,7 +46,7 @@ class Broken(Exception):  # noqa: N818 - a failure on purpose
 class Journal:
     """What the lives of one or more probes have seen, in order."""
 
-    lines: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list[str])
     starts: int = 0
     fail_starts: int = 0  # how many `started` are still to fail
 

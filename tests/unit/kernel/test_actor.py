@@ -5,25 +5,28 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, assert_type
 
 import pytest
 
 from runtime.core.restarts import RestartPolicy
 from runtime.errors import ActorRestarted, ActorStopped, AskError, AskTimeout, MailboxFull
-from runtime.kernel.actor import ActorContext, Behavior, Ref, Reply
+from runtime.kernel.actor import ActorContext, Behavior, Ref, Reply, Request
 from runtime.kernel.mailbox import Overflow
 from runtime.kernel.supervision import ChildSpec, Restart, Supervision
 from runtime.kernel.system import ActorSystem
 from runtime.kernel.virtual import simulated
 from tests.support.probe import Broken, Do, Echo, Journal, Note, Probe, Urgent, block, boom, settle
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+
 
 @asynccontextmanager
-async def system() -> AsyncIterator[ActorSystem]:
+async def system() -> AsyncGenerator[ActorSystem]:
     async with ActorSystem(supervision=Supervision(restarts=RestartPolicy(max_restarts=100))) as actors:
         yield actors
 
@@ -79,7 +82,7 @@ async def test_control_overtakes_and_is_not_refused_by_a_full_mailbox() -> None:
         ref = await actors.spawn(spec(journal, capacity=2))
         gate = await blocked(ref)
         assert [ref.tell(Note(text)) for text in "abc"] == [True, True, False]
-        assert ref.tell(Urgent("u")) and ref.tell(Urgent("v"))
+        assert [ref.tell(Urgent(text)) for text in "uv"] == [True, True]
         gate.set()
         await settle()
     assert journal.lines == ["u", "v", "a", "b"]
@@ -191,7 +194,11 @@ async def test_only_the_first_answer_counts() -> None:
 @simulated
 async def test_what_an_actor_does_not_know_is_a_dead_letter_with_its_type() -> None:
     seen: list[tuple[str, str, str]] = []
-    async with ActorSystem(on_dead_letter=lambda *what: seen.append(what)) as actors:
+
+    def hook(reason: str, actor: str, kind: str) -> None:
+        seen.append((reason, actor, kind))
+
+    async with ActorSystem(on_dead_letter=hook) as actors:
         ref = await actors.spawn(spec(Journal()))
         ref.tell(17)
         await settle()
@@ -210,6 +217,41 @@ async def test_dead_letters_are_sampled_in_the_log_without_contents(caplog: pyte
         "dead letter: str for probe: unhandled (0 more since the last line)",
         "dead letter: str for probe: unhandled (2 more since the last line)",
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sum(Request[int]):
+    pass
+
+
+class Adder(Behavior[Add | Sum]):
+    def __init__(self) -> None:
+        self._sum = 0
+
+    async def receive(self, ctx: ActorContext[Add | Sum], message: Add | Sum) -> None:
+        match message:
+            case Add(number):
+                self._sum += number
+            case Sum():
+                ctx.reply(self._sum)
+
+
+@simulated
+async def test_the_answer_has_the_type_that_the_message_promises() -> None:
+    """Also a test of the annotations: the type checkers read this file."""
+    async with system() as actors:
+        ref = await actors.spawn(ChildSpec(name="adder", make=Adder))
+        assert_type(ref, Ref[Add | Sum])
+        ref.tell(Add(2))
+        ref.tell(Add(3))
+        result = await ref.ask(Sum(), 1)
+        assert_type(result, int)
+        assert result == 5
 
 
 # -- full mailboxes ---------------------------------------------------------------------------------------
@@ -378,7 +420,7 @@ async def test_detached_work_answers_with_its_result_or_error() -> None:
         good = Do(lambda ctx: ctx.detach(work("done"), ctx.defer()))
         bad = Do(lambda ctx: ctx.detach(work(error=Broken()), ctx.defer()))
         results = await asyncio.gather(error_of(ref.ask(good, 9)), error_of(ref.ask(bad, 9)))
-        assert results == ["done", "Broken"]
+        assert list(results) == ["done", "Broken"]
         assert asyncio.get_running_loop().time() == 1
     assert journal.starts == 1
 
@@ -407,7 +449,7 @@ async def test_an_error_for_an_asker_who_left_is_logged(caplog: pytest.LogCaptur
         await asyncio.sleep(1)
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert record.getMessage() == "probe failed a Do that nobody waits for"
-    assert record.exc_info is not None and "details" in str(record.exc_info[1])
+    assert "details" in str(record.exc_info and record.exc_info[1])
 
 
 @pytest.mark.parametrize(("end", "error"), [("fail", "ActorRestarted"), ("stop", "ActorStopped")])

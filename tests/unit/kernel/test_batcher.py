@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -15,6 +14,9 @@ from runtime.errors import Overloaded, Unavailable
 from runtime.kernel.batcher import Batcher
 from runtime.kernel.virtual import run, simulated
 from tests.support.probe import settle
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
 
 
 class Store:
@@ -165,7 +167,7 @@ async def test_a_waiter_that_leaves_disturbs_nobody() -> None:
 
 @simulated
 async def test_answers_come_together_where_no_future_is_wanted(caplog: pytest.LogCaptureFixture) -> None:
-    store, told = Store(), []
+    store, told = Store(), list[list[tuple[int, int | Exception]]]()
 
     def on_done(batch: list[tuple[int, int | Exception]]) -> None:
         told.append(batch)
@@ -246,6 +248,35 @@ STEPS = st.lists(
 )
 
 
+Item = tuple[int, int]  # (number, weight)
+
+
+class MoodyStore:
+    """Each flush ends in the next mood; a good answer is the item's number."""
+
+    def __init__(self, moods: list[str]) -> None:
+        self._moods = moods
+        self.batches: list[list[Item]] = []
+        self.running = 0
+        self.running_max = 0
+
+    async def flush(self, items: list[Item]) -> Sequence[int | Exception]:
+        mood = self._moods[len(self.batches) % len(self._moods)]
+        self.batches.append(items)
+        self.running += 1
+        self.running_max = max(self.running_max, self.running)
+        try:
+            await asyncio.sleep(0.3)
+        finally:
+            self.running -= 1
+        if mood == "raise":
+            raise ValueError(mood)
+        if mood == "cancelled":
+            raise asyncio.CancelledError
+        answers = [ValueError("odd") if mood == "odd" and number % 2 else number for number, _ in items]
+        return answers[1:] if mood == "miscount" else answers
+
+
 @given(STEPS, st.integers(1, 3), st.integers(1, 6), st.booleans())
 def test_every_item_is_answered_exactly_once_in_order(
     steps: list[tuple[str, int, str]], flushers: int, max_items: int, drain: bool
@@ -260,37 +291,15 @@ def test_every_item_is_answered_exactly_once_in_order(
 async def live_through(
     steps: list[tuple[str, int, str]], flushers: int, max_items: int, *, drain: bool
 ) -> None:
-    moods: list[str] = []
-    taken: list[tuple[int, int]] = []
-    running = 0
-
-    async def flush(items: list[tuple[int, int]]) -> Sequence[int | Exception]:
-        nonlocal running
-        running += 1
-        assert running <= flushers
-        assert len(items) == 1 or sum(weight for _, weight in items) <= max_items
-        taken.extend(items)
-        mood = moods.pop() if moods else "fine"
-        try:
-            await asyncio.sleep(0.3)
-        finally:
-            running -= 1
-        if mood == "raise":
-            raise ValueError(mood)
-        if mood == "cancelled":
-            raise asyncio.CancelledError
-        answers = [ValueError("odd") if mood == "odd" and number % 2 else number for number, _ in items]
-        return answers[1:] if mood == "miscount" else answers
-
-    told: list[tuple[tuple[int, int], int | Exception]] = []
-    futures: dict[int, asyncio.Future[Any]] = {}
-    putted: list[tuple[int, int]] = []
-    accepted: list[tuple[int, int]] = []
+    store = MoodyStore([mood for _, _, mood in steps])
+    told: list[tuple[Item, int | Exception]] = []
+    futures: dict[int, asyncio.Future[int]] = {}
+    put: list[Item] = []
     batcher = Batcher(
-        flush, name="b", flushers=flushers, max_items=max_items, capacity=12, on_done=told.extend
+        store.flush, name="b", flushers=flushers, max_items=max_items, capacity=12, on_done=told.extend
     )
-    for number, (step, weight, mood) in enumerate(steps):
-        moods.insert(0, mood)
+    accepted: list[Item] = []
+    for number, (step, weight, _) in enumerate(steps):
         item = (number, weight)
         try:
             match step:
@@ -299,21 +308,22 @@ async def live_through(
                     accepted.append(item)
                 case "put":
                     batcher.put(item, weight)
-                    putted.append(item)
+                    put.append(item)
                     accepted.append(item)
                 case "leave" if futures:
                     list(futures.values())[-1].cancel()
-                case "pause":
-                    await asyncio.sleep(0.2)
                 case _:
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(0.2 if step == "pause" else 0)
         except Overloaded:
             assert batcher.waiting + weight > 12
         assert batcher.waiting <= 12
     await batcher.close(drain=drain)
+    assert store.running_max <= flushers
+    assert all(len(batch) == 1 or sum(weight for _, weight in batch) <= max_items for batch in store.batches)
+    taken = [item for batch in store.batches for item in batch]
     assert taken == accepted[: len(taken)]  # in order, none twice
     assert len(taken) == len(accepted) or not drain
-    assert sorted(item for item, _ in told) == putted  # each exactly once
+    assert sorted(item for item, _ in told) == put  # each exactly once
     assert all(isinstance(answer, Exception) or answer == item[0] for item, answer in told)
     for number, future in futures.items():
         assert future.cancelled() or future.exception() is not None or future.result() == number

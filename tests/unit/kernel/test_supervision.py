@@ -1,13 +1,12 @@
-"""Who is restarted when, in which order, how often, and what becomes of messages meanwhile. In virtual time."""
+"""Who is restarted when, in which order, how often; and the messages meanwhile. In virtual time."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +21,9 @@ from runtime.kernel.system import ActorSystem
 from runtime.kernel.virtual import run, simulated
 from tests.support.probe import Broken, Do, Echo, Journal, Note, Probe, block, boom, settle
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
 PATIENT = RestartPolicy(max_restarts=1000, within_s=1000)
 
 
@@ -35,7 +37,7 @@ class Half(Random):
 @asynccontextmanager
 async def system(
     strategy: Strategy = Strategy.ONE_FOR_ONE, restarts: RestartPolicy = PATIENT
-) -> AsyncIterator[ActorSystem]:
+) -> AsyncGenerator[ActorSystem]:
     async with ActorSystem(supervision=Supervision(strategy, restarts), random=Half()) as actors:
         yield actors
 
@@ -186,6 +188,27 @@ async def test_stopping_during_the_back_off_answers_who_waits() -> None:
         assert await again.ask(Echo("one of that name"), 1) == "one of that name"
 
 
+@simulated
+async def test_a_stop_overrules_the_restart_of_an_actor_that_is_still_winding_up() -> None:
+    journal = Journal()
+
+    class SlowToEnd(Probe):
+        async def stopped(self, ctx: ActorContext[Any], reason: object) -> None:
+            await asyncio.sleep(1)
+
+    async with system() as actors:
+        ref = await actors.spawn(ChildSpec[Any](name="a", make=lambda: SlowToEnd(Journal())))
+        watcher = await actors.spawn(spec(journal, "w"))
+        watcher.tell(Do(lambda ctx: ctx.watch(ref)))
+        ref.tell(Do(boom))
+        await settle()
+        journal.take()
+        await actors.stop(ref)
+        await asyncio.sleep(60)
+        assert list(actors.depths()) == ["w"]
+        assert journal.take() == ["w a failed"]
+
+
 # -- how often --------------------------------------------------------------------------------------------
 
 
@@ -239,7 +262,8 @@ async def test_the_top_gives_up_stops_everything_and_says_why(caplog: pytest.Log
         assert isinstance(error.__cause__, Broken)
         assert [await error_of(ask) for ask in (inside, *queued)] == ["ActorStopped"] * 3
         await settle()
-        assert good.stopped and bad.stopped
+        assert good.stopped
+        assert bad.stopped
         assert actors.depths() == {}
         with pytest.raises(ActorStopped):
             await actors.spawn(spec(journal, "late"))
