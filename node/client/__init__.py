@@ -1,0 +1,57 @@
+"""The client of Noria: `Client` (asynchronous) and `SyncClient` (for code without an event loop).
+
+Imports neither the database's nor the broker's nor any telemetry library; handlers' code is not needed either.
+"""
+
+from __future__ import annotations
+
+from node.client.client import Client
+from node.client.errors import (
+    ClientError,
+    InvalidTask,
+    KeyReused,
+    NotFound,
+    Overloaded,
+    Refused,
+    ResultExpired,
+    ServerFault,
+    TaskCancelled,
+    TaskError,
+    TaskFailed,
+    TooLarge,
+    Unreachable,
+    WaitTimeout,
+)
+from node.client.handle import TaskHandle
+from node.client.models import AttemptInfo, Changed, TaskErrorInfo, TaskEvent, TaskInfo, TaskProgress, Waiting
+from node.client.operations import TaskPage
+from node.client.sync import SyncClient, SyncTaskHandle
+
+__all__ = [
+    "AttemptInfo",
+    "Changed",
+    "Client",
+    "ClientError",
+    "InvalidTask",
+    "KeyReused",
+    "NotFound",
+    "Overloaded",
+    "Refused",
+    "ResultExpired",
+    "ServerFault",
+    "SyncClient",
+    "SyncTaskHandle",
+    "TaskCancelled",
+    "TaskError",
+    "TaskErrorInfo",
+    "TaskEvent",
+    "TaskFailed",
+    "TaskHandle",
+    "TaskInfo",
+    "TaskPage",
+    "TaskProgress",
+    "TooLarge",
+    "Unreachable",
+    "WaitTimeout",
+    "Waiting",
+]

@@ -1,0 +1,215 @@
+"""What people and tools do besides submitting: look at tasks, dead letters, handlers and nodes, and act on them."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Unpack
+from urllib.parse import quote
+
+import orjson
+
+from node.client import filters
+from node.client.errors import NotFound, Overloaded, ServerFault
+from node.client.events import follow
+from node.client.models import AttemptInfo, Changed, TaskEvent, TaskInfo
+from node.client.waiting import poll, task_path
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping, Sequence
+
+    from node.client.filters import Filter
+    from node.client.transport import Answer, Transport
+
+PAGE_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPage:
+    """A page may be short although more follow: `next_cursor` is None at the end only."""
+
+    tasks: tuple[TaskInfo, ...]
+    next_cursor: str | None
+    raw: Mapping[str, Any]
+
+
+class Operations:
+    """The part of the client that needs no types of handlers. Errors: see node.client.errors."""
+
+    _transport: Transport
+
+    # -- one task
+
+    async def get(self, task_id: str, *, wait_s: float = 0.0) -> TaskInfo:
+        """The task as it is now, or once it has ended within `wait_s` (at most 60). Raises NotFound."""
+        raw = await poll(self._transport, task_id, wait_s)
+        try:
+            return TaskInfo.parse(raw)
+        except (KeyError, ValueError, TypeError) as exc:
+            raise ServerFault(f"expected a task, got {raw!r:.80}") from exc
+
+    async def attempts(self, task_id: str) -> list[AttemptInfo]:
+        """What each attempt met, oldest first."""
+        answer = await self._transport.call("GET", task_path(task_id, "/attempts"))
+        return [AttemptInfo.parse(raw) for raw in _field(answer, "attempts", list)]
+
+    async def cancel(self, task_id: str) -> TaskInfo:
+        """A waiting task ends now, a running one is asked to (`cancel_requested_at`), an ended one stays."""
+        return _task(await self._transport.call("POST", task_path(task_id, "/cancel")))
+
+    async def retry(self, task_id: str) -> TaskInfo:
+        """A new run of a failed or cancelled task; its budgets start anew. Raises Refused in any other state.
+
+        Not repeated after a broken connection: the first try may have opened the run already.
+        """
+        return _task(await self._transport.call("POST", task_path(task_id, "/retry"), repeatable=False))
+
+    async def raw_result(self, task_id: str) -> tuple[bytes, str]:
+        """The stored result and its content type. Raises Refused while there is none, ResultExpired, NotFound."""
+        answer = await self._transport.call("GET", task_path(task_id, "/result"))
+        return answer.body, answer.content_type
+
+    # -- many tasks
+
+    async def page(
+        self, *, limit: int = 50, cursor: str | None = None, dead: bool = False, **which: Unpack[Filter]
+    ) -> TaskPage:
+        """One page of tasks (of dead letters), newest first; `limit` is at most 500."""
+        params = {**filters.query(which), "limit": str(limit)}
+        if cursor:
+            params["cursor"] = cursor
+        answer = await self._transport.call("GET", "/v1/dead" if dead else "/v1/tasks", params=params)
+        tasks = tuple(_parsed(raw, answer) for raw in _field(answer, "tasks", list))
+        raw = answer.json()
+        return TaskPage(tasks, raw.get("next_cursor"), raw)
+
+    async def tasks(self, *, limit: int | None = None, **which: Unpack[Filter]) -> AsyncGenerator[TaskInfo]:
+        """All tasks that match, newest first, read page by page; at most `limit`. Results are left out."""
+        async with aclosing(self._all(limit, dead=False, which=which)) as found:
+            async for info in found:
+                yield info
+
+    async def dead(self, *, limit: int | None = None, **which: Unpack[Filter]) -> AsyncGenerator[TaskInfo]:
+        """Dead letters: tasks that failed for good, newest first."""
+        async with aclosing(self._all(limit, dead=True, which=which)) as found:
+            async for info in found:
+                yield info
+
+    async def _all(self, limit: int | None, *, dead: bool, which: Filter) -> AsyncGenerator[TaskInfo]:
+        cursor: str | None = None
+        left = limit
+        while left is None or left > 0:
+            size = PAGE_MAX if left is None else min(left, PAGE_MAX)
+            page = await self.page(limit=size, cursor=cursor, dead=dead, **which)
+            for info in page.tasks:
+                yield info
+            if left is not None:
+                left -= len(page.tasks)
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    async def cancel_matching(
+        self, *, everything: bool = False, dry_run: bool = False, **which: Unpack[Filter]
+    ) -> Changed:
+        """Cancel every task that matches; without any filter only if `everything` says that it is meant."""
+        return await self._act("POST", "/v1/tasks/cancel", which, everything=everything, dry_run=dry_run)
+
+    async def replay(
+        self, *, everything: bool = False, dry_run: bool = False, **which: Unpack[Filter]
+    ) -> Changed:
+        """Open a new run of every dead letter that matches."""
+        return await self._act("POST", "/v1/dead/replay", which, everything=everything, dry_run=dry_run)
+
+    async def purge(
+        self, *, everything: bool = False, dry_run: bool = False, **which: Unpack[Filter]
+    ) -> Changed:
+        """Delete every dead letter that matches, for good."""
+        return await self._act("DELETE", "/v1/dead", which, everything=everything, dry_run=dry_run)
+
+    async def _act(
+        self, method: str, path: str, which: Mapping[str, Any], *, everything: bool, dry_run: bool
+    ) -> Changed:
+        body: dict[str, Any] = {"filter": filters.body(which), "dry_run": dry_run}
+        if everything:
+            body["all"] = True
+        answer = await self._transport.call(method, path, body=orjson.dumps(body))
+        more = bool(_object(answer).get("more"))
+        return Changed(_field(answer, "matched", int), _field(answer, "changed", int), more)
+
+    # -- handlers and nodes
+
+    async def handlers(self) -> list[Mapping[str, Any]]:
+        """All handlers that nodes have published: schema, defaults, nodes, paused."""
+        answer = await self._transport.call("GET", "/v1/handlers")
+        return list(_field(answer, "handlers", list))
+
+    async def handler(self, name: str) -> Mapping[str, Any]:
+        return _object(await self._transport.call("GET", _handler_path(name)))
+
+    async def pause(self, handler: str) -> Mapping[str, Any]:
+        """Stop claiming this handler's tasks, on all nodes; what runs goes on, what is submitted waits."""
+        return _object(await self._transport.call("POST", _handler_path(handler, "/pause")))
+
+    async def resume(self, handler: str) -> Mapping[str, Any]:
+        return _object(await self._transport.call("POST", _handler_path(handler, "/resume")))
+
+    async def cluster(self) -> Mapping[str, Any]:
+        """The view and the nodes in it."""
+        return _object(await self._transport.call("GET", "/v1/cluster"))
+
+    async def stats(self) -> Mapping[str, Any]:
+        """Counts, rates and ages."""
+        return _object(await self._transport.call("GET", "/v1/stats"))
+
+    async def ready(self) -> bool:
+        """Whether the node takes work now. Raises Unreachable when nobody answers."""
+        try:
+            await self._transport.call("GET", "/readyz", repeatable=False)
+        except (Overloaded, NotFound):
+            return False
+        return True
+
+    async def events(
+        self, *, last_event_id: str | None = None, state: Sequence[str] = (), handler: Sequence[str] = ()
+    ) -> AsyncGenerator[TaskEvent]:
+        """Changes of tasks as they happen, without end. After a break the stream goes on where it stopped.
+
+        An event of kind 'gap' says that some were missed. Ends with an error when the node refuses, or when no
+        node can be reached for as long as the client retries.
+        """
+        params = filters.query({"state": state or None, "handler": handler or None})
+        async with aclosing(follow(self._transport, params, last_event_id)) as stream:
+            async for event in stream:
+                yield event
+
+
+def _handler_path(name: str, rest: str = "") -> str:
+    return f"/v1/handlers/{quote(name, safe='')}{rest}"
+
+
+def _object(answer: Answer) -> Mapping[str, Any]:
+    raw = answer.json()
+    if not isinstance(raw, dict):
+        raise ServerFault(f"expected a JSON object, got {answer.body[:80]!r}", status=answer.status)
+    return raw
+
+
+def _field(answer: Answer, name: str, kind: type) -> Any:
+    value = _object(answer).get(name)
+    if not isinstance(value, kind):
+        raise ServerFault(f"expected {name!r} in the answer, got {answer.body[:80]!r}", status=answer.status)
+    return value
+
+
+def _task(answer: Answer) -> TaskInfo:
+    return _parsed(_object(answer), answer)
+
+
+def _parsed(raw: Mapping[str, Any], answer: Answer) -> TaskInfo:
+    try:
+        return TaskInfo.parse(raw)
+    except (KeyError, ValueError, TypeError) as exc:
+        raise ServerFault(
+            f"expected a task, got {answer.body[:80]!r} ({exc!r})", status=answer.status
+        ) from exc
