@@ -69,7 +69,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
 
 
 def step(state: State, event: Event) -> State:
-    """The state after the event. Raises IllegalTransition where the state forbids it; nothing has changed then."""
+    """The state after the event. Raises IllegalTransition, having changed nothing, where it is forbidden."""
     after = TRANSITIONS.get((state, event))
     if after is None:
         allowed = ", ".join(possible for at, possible in TRANSITIONS if at is state) or "nothing"
