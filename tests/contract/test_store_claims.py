@@ -236,9 +236,9 @@ async def test_a_watermark_skips_what_was_due_before_it(
     old = await world.submit(band)
     await world.advance(10)
     mark = (await world.submit(band)).id
-    due = (await world.view(mark)).due
     await world.advance(10)
     new = await world.submit(band)
+    due = (await world.view(mark)).due
     assert ids(await store.pull([Take(band.id, ALL, since=due)], me)) == [mark, new.id]
     assert ids(await store.pull([Take(band.id, ALL)], me)) == [old.id]
 
