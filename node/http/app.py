@@ -41,9 +41,9 @@ def make_app(service: Service, options: Options | None = None) -> web.Applicatio
     app = web.Application(middlewares=[problems.middleware], client_max_size=BATCH_BYTES_MAX)
     app[API] = api
     for route in ROUTES:
-        app.router.add_route(route.method, route.path, route.dispatcher(api))
+        app.router.add_route(route.method, route.pattern, route.dispatcher(api))
         if route.method == "GET" and not route.streams:
-            app.router.add_route("HEAD", route.path, route.dispatcher(api))
+            app.router.add_route("HEAD", route.pattern, route.dispatcher(api))
     app.on_startup.append(_prepare)
     app.on_shutdown.append(_end_streams)
     return app

@@ -44,6 +44,7 @@ class Authenticator(Protocol):
         ...
 
 
+NOBODY: Final = Principal(DEFAULT_TENANT, "nobody", frozenset())  # asks for what is public
 LOCAL: Final = Principal(DEFAULT_TENANT, "local", frozenset(Scope))
 
 

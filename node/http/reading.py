@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from aiohttp import web
+    from multidict import MultiMapping
     from pydantic import TypeAdapter
     from pydantic_core import ErrorDetails
 
@@ -86,7 +87,9 @@ def validate(adapter: TypeAdapter[T], value: object) -> T:
         raise _invalid(exc, adapter, "#") from None
 
 
-def parameters(adapter: TypeAdapter[T], lists: frozenset[str], query: Mapping[str, str]) -> T:
+def parameters(
+    adapter: TypeAdapter[Any], lists: frozenset[str], query: MultiMapping[str]
+) -> Mapping[str, Any]:
     """The query's values; those in `lists` may be repeated or separated by commas. Raises InvalidInput."""
     values: dict[str, str | list[str]] = {}
     for name, value in query.items():
@@ -102,9 +105,10 @@ def parameters(adapter: TypeAdapter[T], lists: frozenset[str], query: Mapping[st
             "the query holds what is no text", tuple((p.replace("?/", "?"), d) for p, d in faults)
         )
     try:
-        return adapter.validate_python(values)
+        valid: Mapping[str, Any] = adapter.validate_python(values)
     except ValidationError as exc:
         raise _invalid(exc, adapter, "?") from None
+    return valid
 
 
 def _invalid(exc: ValidationError, adapter: TypeAdapter[Any], root: str) -> InvalidInput:

@@ -6,6 +6,7 @@ the dispatcher, the OpenAPI document and the tests read the same one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,12 +18,14 @@ from pydantic import TypeAdapter
 
 from node.http import models
 from node.http.admission import Bodies
-from node.http.auth import LOCAL, Authenticator, Principal, Scope, demand, local, refuse_foreign_pages
+from node.http.auth import NOBODY, Authenticator, Principal, Scope, demand, local, refuse_foreign_pages
 from node.http.problems import Problem
 from node.http.reading import parameters, read_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from multidict import MultiMapping
 
     from node.http.service import Service
     from node.http.sse import Stream
@@ -62,18 +65,12 @@ class Call:
     api: Api
     request: web.Request
     route: Route
-    principal: Principal = LOCAL
+    principal: Principal
+    query: Mapping[str, Any]  # validated by the route's type
 
     @property
     def service(self) -> Service:
         return self.api.service
-
-    def query(self) -> Any:
-        """The parameters, validated by the route's type. Raises InvalidInput."""
-        if not self.request.query_string:
-            return _NO_PARAMETERS
-        spec = self.route.parameters
-        return parameters(spec.adapter, spec.lists, self.request.query)
 
     async def body(self) -> bytes:
         """The whole body, at most `route.body_max`. Call it inside `admitted`."""
@@ -102,9 +99,6 @@ class Call:
         raise Problem("task-not-found", f"{text!r} is not the id of a task")
 
 
-_NO_PARAMETERS: Mapping[str, Any] = {}
-
-
 class Parameters:
     """The query of a route: its type, its validator, and which names may be given several times."""
 
@@ -114,6 +108,10 @@ class Parameters:
         self.schema: dict[str, Any] = self.adapter.json_schema()
         properties: dict[str, Any] = self.schema.get("properties", {})
         self.lists = frozenset(name for name, part in properties.items() if part.get("type") == "array")
+
+    def read(self, query: MultiMapping[str]) -> Mapping[str, Any]:
+        """Raises InvalidInput."""
+        return parameters(self.adapter, self.lists, query)
 
 
 NO_QUERY = Parameters(models.NoQuery)
@@ -151,17 +149,23 @@ class Route:
     streams: bool = False  # answers without an end
     problems: tuple[str, ...] = ()  # slugs beside those every route may have
 
+    @property
+    def pattern(self) -> str:
+        """The path for aiohttp, whose variables take no braces unless told so."""
+        return re.sub(r"{(\w+)}", r"{\1:[^/]+}", self.path)
+
     def dispatcher(self, api: Api) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """The aiohttp handler: who asks, may they, then `handle`."""
+        """The aiohttp handler: who asks, may they, with which parameters, then `handle`."""
         authenticate, loopback = api.options.authenticate, api.options.loopback
-        public = self.scope is Scope.PUBLIC
+        public, query = self.scope is Scope.PUBLIC, self.parameters
 
         async def dispatch(request: web.Request) -> web.StreamResponse:
             refuse_foreign_pages(request, loopback=loopback)
             if public:
-                return await self.handle(Call(api, request, self))
+                return await self.handle(Call(api, request, self, NOBODY, {}))
             principal = await authenticate(request)
             demand(principal, self.scope)
-            return await self.handle(Call(api, request, self, principal))
+            values = query.read(request.query) if request.query_string else {}
+            return await self.handle(Call(api, request, self, principal, values))
 
         return dispatch

@@ -39,7 +39,7 @@ async def purge_dead(call: Call) -> web.Response:
 
 
 async def list_dead(call: Call) -> web.Response:
-    query = call.query()
+    query = call.query
     which = filter_of(query, call.principal, "?")
     if not which.states:
         which = replace(which, states=(State.FAILED,))

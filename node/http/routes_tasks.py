@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 async def submit_task(call: Call) -> web.Response:
-    wait_s = call.query().get("wait", 0.0)
+    wait_s = call.query.get("wait", 0.0)
     with call.admitted():
         spec = specs.one(await call.body(), call.request.headers, call.principal)
         [submitted] = await _accept(call, [spec], "#")
@@ -112,7 +112,7 @@ def _refusal(done: Sequence[Submitted], place: str) -> Problem:
 
 
 async def get_task(call: Call) -> web.Response:
-    task_id, wait_s = call.task_id(), call.query().get("wait", 0.0)
+    task_id, wait_s = call.task_id(), call.query.get("wait", 0.0)
     view = await _visible(call, task_id)
     if wait_s and not view.state.final:
         view = await _long_poll(call, task_id, wait_s) or view
@@ -152,7 +152,7 @@ async def list_attempts(call: Call) -> web.Response:
 
 
 async def list_tasks(call: Call) -> web.Response:
-    query = call.query()
+    query = call.query
     page = await call.service.store.list(filter_of(query, call.principal, "?"), *page_of(query))
     return views.json_response(views.page_json(page, call.service))
 

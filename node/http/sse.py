@@ -35,7 +35,7 @@ _HEADERS: Final = {
 
 async def serve(call: Call) -> web.StreamResponse:
     """Answers until the reader leaves or the node stops. Raises Problem('overloaded')."""
-    api, query = call.api, call.query()
+    api, query = call.api, call.query
     if len(api.streams) >= api.options.event_streams_max:
         raise Problem("overloaded", f"{len(api.streams)} streams of events are open", retry_after_s=5)
     after, lost = _position(call.request.headers.get("Last-Event-ID"), api.start)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 import orjson
 from aiohttp import web
@@ -43,6 +44,8 @@ def json_response(value: object, status: int = 200, headers: Mapping[str, str] |
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, UUID):  # a driver's own subclass
+        return str(value)
     if isinstance(value, set | frozenset):
         return sorted(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -1,0 +1,121 @@
+"""A whole node in this process, on the memory store and a real port: real actors and HTTP, no service needed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import ClientSession, web
+
+from actors.activity import Activity
+from actors.authoring.lifespans import open_lifespans
+from actors.authoring.registry import Kind
+from actors.bands import Bands
+from actors.executor.capacity import Capacity
+from actors.intake import Intake
+from actors.supervisor import DrainNode, GetActors, Supervisor
+from actors.world import Limits, World
+from node.http.app import API, make_app
+from node.service import NodeService
+from runtime.adapters.memory.store import MemoryStore
+from runtime.adapters.telemetry import PrometheusTelemetry
+from runtime.kernel.clock import SystemClock
+from runtime.kernel.supervision import ChildSpec
+from runtime.kernel.system import ActorSystem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from actors.authoring.registry import Registry
+    from actors.supervisor import Message as SupervisorMessage
+    from node.http.route import Api, Options
+    from runtime.kernel.actor import Ref
+    from runtime.ports import Store
+
+_LONG_S = 86_400.0
+
+
+@dataclass(slots=True)
+class MemoryNode:
+    url: str
+    service: NodeService
+    store: MemoryStore
+    world: World
+    supervisor: Ref[SupervisorMessage]
+    api: Api
+
+    def client(self, **options: Any) -> ClientSession:
+        return ClientSession(self.url, **options)
+
+    async def drain(self, within_s: float = 1.0) -> None:
+        self.service.draining = True
+        await self.supervisor.ask(DrainNode(within_s), within_s + 5)
+
+
+@asynccontextmanager
+async def memory_node(
+    registry: Registry, *, options: Options | None = None, concurrency: int = 100, name: str = "n1"
+) -> AsyncIterator[MemoryNode]:
+    """Build the registry before the loop runs: it reads files."""
+    store = MemoryStore(lambda: datetime.now(UTC))
+    await store.publish(registry.entries())
+    incarnation = await store.join(name, _LONG_S, {"tags": [], "handlers": list(registry.names)})
+    async with AsyncExitStack() as stack:
+        resources = await stack.enter_async_context(open_lifespans(registry.lifespans))
+        world = _world(
+            registry, store, resources, incarnation=incarnation, concurrency=concurrency, name=name
+        )
+        system = await stack.enter_async_context(ActorSystem(world.clock))
+        supervisor = await system.spawn(ChildSpec(name="supervisor", make=lambda: Supervisor(world)))
+        render = world.telemetry.render if isinstance(world.telemetry, PrometheusTelemetry) else bytes
+        service = NodeService(world, supervisor, await supervisor.ask(GetActors(), 5), render)
+        await store.set_state(incarnation, "active")
+        app = make_app(service, options)
+        url = await stack.enter_async_context(serving(app))
+        yield MemoryNode(url, service, store, world, supervisor, app[API])
+
+
+def _world(
+    registry: Registry, store: Store, resources: Any, *, incarnation: int, concurrency: int, name: str
+) -> World:
+    clock, bands, limits = SystemClock(), Bands(store), Limits(concurrency, 4, 1)
+    return World(
+        store=store,
+        registry=registry,
+        bands=bands,
+        capacity=Capacity({kind: limits.of(kind) for kind in Kind}),
+        intake=Intake(registry, bands, lambda: time.time_ns() // 1_000_000),
+        resources=resources,
+        activity=Activity(clock.now_s, clock.wall),
+        clock=clock,
+        telemetry=PrometheusTelemetry(),
+        jitter=random.random,
+        node=name,
+        incarnation=incarnation,
+        lease_s=_LONG_S,
+        limits=limits,
+    )
+
+
+@asynccontextmanager
+async def serving(app: web.Application) -> AsyncIterator[str]:
+    """On a port of its own; yields its URL."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+    """Lets the loop run until the condition holds; for what nothing announces."""
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0)
