@@ -242,6 +242,12 @@ class Executor(Behavior[Message]):
 
     async def _execute(self, run: Run) -> Move:
         current_attempt.set(run.context)
+        try:
+            return await self._attempt(run)
+        finally:
+            current_attempt.set(None)  # what the worker starts from here on is not the handler's
+
+    async def _attempt(self, run: Run) -> Move:
         self._reporter.started(run)
         try:
             ended = await self._body(run)
