@@ -7,12 +7,12 @@
 
     await client.submit(task(scrape, url="https://example.org"))
 
-This package is two things. `actors.authoring` is the face that handler authors see; its names are here. Beside it
-stand the actors that a node is made of: they combine `runtime.core`, which decides, and `runtime.kernel`, which
-waits, through `runtime.ports`; they never import `runtime.adapters`.
+This package is two things. `actors.authoring` is the face that handler authors see; its names are here.
+Beside it stand the actors that a node is made of: they combine `runtime.core`, which decides, and
+`runtime.kernel`, which waits, through `runtime.ports`; they never import `runtime.adapters`.
 
-Importing this package starts nothing, reads no setting and imports no driver: a producer may import a module of
-handlers for the names and types alone.
+Importing this package starts nothing, reads no setting and imports no driver: a producer may import a module
+of handlers for the names and types alone.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ __all__ = [
     "Fail",
     "InvalidInput",
     "LifespanFailed",
-    "Registry",
     "RegistrationError",
+    "Registry",
     "ResourceNotFound",
     "ResultNotSerializable",
     "Retry",

@@ -1,14 +1,14 @@
 """Keyed actors as their authors see them: a class with state fields and handler methods.
 
-Law: state is what is annotated and public; its defaults are immutable, or come from `field(default_factory=…)`, so
-that no two keys ever share an object. Defining a class registers nothing and checks nothing but its own syntax.
-An instance is plain: a test may make one with some state and call its methods.
+Law: state is what is annotated and public; its defaults are immutable, or come from
+`field(default_factory=…)`, so that no two keys ever share an object. Defining a class registers nothing and
+checks nothing but its own syntax. An instance is plain: a test may make one with some state and call its
+methods.
 """
 
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import (
     Any,
@@ -23,12 +23,16 @@ from typing import (
 )
 
 from actors.authoring.binding import binding_of
-from actors.authoring.context import Context
 from actors.authoring.limits import key_fault
 from actors.authoring.markers import mark_of
 from actors.authoring.source import refusal
 from actors.authoring.task import Task
 from runtime.errors import InvalidInput
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from actors.authoring.context import Context
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,10 +73,11 @@ class StateField:
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(field,))
 class Actor:
-    """Base of keyed actors. Handlers are named `<name>.<method>`; the name is the class's in lower case unless
-    `class Account(Actor, name="account")` gives it.
+    """Base of keyed actors. Handlers are named `<name>.<method>`; the name is the class's in lower case
+    unless `class Account(Actor, name="account")` gives it.
 
-    Raise `state_version` when the meaning of the state changes, and let `migrate` turn an older state into the new.
+    Raise `state_version` when the meaning of the state changes, and let `migrate` turn an older state into
+    the new.
     """
 
     state_version: ClassVar[int] = 1
@@ -99,7 +104,9 @@ class Actor:
 
     @classmethod
     def migrate(cls, state: dict[str, Any], from_version: int) -> dict[str, Any]:
-        """`state` as version `from_version` stored it, turned into that of `state_version`. By default unchanged."""
+        """`state` as version `from_version` stored it, turned into that of `state_version`. By default
+        unchanged.
+        """
         del from_version
         return state
 
@@ -133,9 +140,11 @@ class ActorRef(Generic[A]):
     ) -> Task[R]: ...
 
     def task(self, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task[Any]:
-        """A message to this actor, as a value to submit: `actor(Account, "42").task(Account.deposit, amount_cents=5)`.
+        """A message to this actor, as a value to submit: `actor(Account, "42").task(Account.deposit,
+        amount_cents=5)`.
 
-        Raises InvalidInput naming each wrong argument, RegistrationError where `method` is no handler of the class.
+        Raises InvalidInput naming each wrong argument, RegistrationError where `method` is no handler of the
+        class.
         """
         names = [name for name, each in actor_methods(self.cls).items() if each is method]
         if not names:

@@ -1,9 +1,9 @@
 """Arguments of one handler: from JSON to Python values and back, and their JSON Schema.
 
-Law: there is one way in. Accepting a task, binding it on a node and checking `task(fn, …)` at the call all read the
-same JSON with the same validator, so what is accepted binds, and what `task` encodes decodes equal. Defaults stay
-the function's own: arguments that are not given are not in the payload. Names that the function does not have are
-refused.
+Law: there is one way in. Accepting a task, binding it on a node and checking `task(fn, …)` at the call all
+read the same JSON with the same validator, so what is accepted binds, and what `task` encodes decodes equal.
+Defaults stay the function's own: arguments that are not given are not in the payload. Names that the function
+does not have are refused.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ class Binding:
     # -- to JSON ------------------------------------------------------------------------------------
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The payload of a call `fn(ctx, *args, **kwargs)`. Raises InvalidInput naming each wrong argument."""
+        """The payload of a call `fn(ctx, *args, **kwargs)`. Raises InvalidInput naming each wrong
+        argument.
+        """
         values = self._named(args, kwargs)
         try:
             raw = self._convert.write(values)
@@ -171,7 +173,7 @@ def binding_of(fn: Callable[..., Any]) -> Binding:
 
 def _typed_dict(arguments: tuple[Argument, ...]) -> Any:
     fields = {a.name: a.annotation if a.required else NotRequired[a.annotation] for a in arguments}
-    kind = TypedDict("Arguments", fields)  # type: ignore[misc,operator]  # made from a signature at run time
+    kind = TypedDict("Arguments", fields)  # type: ignore[misc]  # made from a signature at run time
     kind.__pydantic_config__ = ConfigDict(**CONFIG, extra="forbid")  # type: ignore[attr-defined]  # pydantic reads it
     return kind
 
@@ -183,9 +185,7 @@ def _schema(adapter: TypeAdapter[Any], arguments: tuple[Argument, ...]) -> dict[
     for argument in arguments:
         if not argument.required:
             try:
-                raw = Converter.of(TypeAdapter(list[argument.annotation], config=CONFIG)).write(
-                    [argument.default]
-                )
+                raw = Converter.of_list(argument.annotation).write([argument.default])
             except Exception:  # noqa: BLE001, S112 - a default that JSON cannot say is only not shown
                 continue
             schema["properties"][argument.name]["default"] = orjson.loads(raw)[0]
@@ -235,10 +235,10 @@ def _write_plain(payload: object) -> bytes:
         )
     try:
         raw = to_json(payload, inf_nan_mode="constants")
-        faults = check_numbers(payload, _ROOT) if looks_inexact(raw) else []
-        faults += find_nul(payload, _ROOT) if b"\\u0000" in raw else []
+        faults = check_numbers(from_json(raw), _ROOT) if looks_inexact(raw) else []
+        faults += find_nul(from_json(raw), _ROOT) if b"\\u0000" in raw else []
     except Exception as error:  # noqa: BLE001 - whatever is wrong, it is the payload
-        faults = find_nul(payload, _ROOT) or [(_ROOT, f"has no JSON form: {error}")]
+        faults = find_nul(dict(payload), _ROOT) or [(_ROOT, f"has no JSON form: {error}")]
         raw = b""
     if faults:
         raise InvalidInput("the payload cannot be kept exactly", tuple(faults))
@@ -249,14 +249,18 @@ def _pointer(loc: tuple[int | str, ...], document: Any, *, missing: bool) -> str
     """pydantic's place in the payload; its own words in it (branches of unions, validators) are left out."""
     pointer = _ROOT
     for index, part in enumerate(loc):
-        if isinstance(document, dict) and part in document:
-            document = document[part]
-        elif isinstance(document, list) and isinstance(part, int) and part < len(document):
+        if _has(document, part):
             document = document[part]
         elif not (missing and index == len(loc) - 1):
             continue
         pointer = pointer_to(pointer, part)
     return pointer
+
+
+def _has(document: Any, part: int | str) -> bool:
+    if isinstance(document, dict):
+        return part in document
+    return isinstance(document, list) and isinstance(part, int) and part < len(document)
 
 
 def _shown(value: object) -> str:
@@ -267,4 +271,6 @@ def _shown(value: object) -> str:
         return "an array"
     if isinstance(value, str):
         return json.dumps(value[:60], ensure_ascii=False) + ("…" if len(value) > 60 else "")
-    return {None: "null", True: "true", False: "false"}.get(value) or repr(value)[:60]  # type: ignore[call-overload]  # scalars
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return repr(value)[:60]

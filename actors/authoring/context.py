@@ -1,14 +1,13 @@
 """What a running handler sees of the runtime.
 
-Law: a Context belongs to one attempt. The executor makes it, asks it to stop, and closes it; the handler does the rest.
-Everything here may be called from the handler's thread. Children and progress are only collected: children are
-committed with the outcome or not at all.
+Law: a Context belongs to one attempt. The executor makes it, asks it to stop, and closes it; the handler does
+the rest. Everything here may be called from the handler's thread. Children and progress are only collected:
+children are committed with the outcome or not at all.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from uuid import UUID
 
@@ -19,6 +18,8 @@ from runtime.core.task import Progress
 from runtime.errors import InvalidInput, NoriaError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from actors.authoring.task import Task
 
 T = TypeVar("T")
@@ -31,8 +32,9 @@ _NO_RESOURCES = Resources()
 class Context:
     """One attempt of one task, as its handler sees it.
 
-    `attempt` only grows; `failures` are those before this attempt. `fence` grows with every attempt that could
-    touch the same things: pass it to external systems that can refuse an older one. `metadata` is the submitter's.
+    `attempt` only grows; `failures` are those before this attempt. `fence` grows with every attempt that
+    could touch the same things: pass it to external systems that can refuse an older one. `metadata` is the
+    submitter's.
     """
 
     __slots__ = (
@@ -92,10 +94,11 @@ class Context:
         task_id: UUID = _TEST_ID,
         **others: Any,
     ) -> Context:
-        """To call a handler directly in a unit test: `await scrape(Context.for_test(FakeSession()), url="x")`.
+        """To call a handler directly in a unit test: `await scrape(Context.for_test(FakeSession()),
+        url="x")`.
 
-        `resources` are what `use` finds, by type; `others` as in the constructor. Afterwards `children` holds what
-        the handler submitted.
+        `resources` are what `use` finds, by type; `others` as in the constructor. Afterwards `children` holds
+        what the handler submitted.
         """
         return cls(
             task_id=task_id,
@@ -126,7 +129,9 @@ class Context:
         self._children.extend(tasks)
 
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
-        """How far the work is; the newest is shown, some times a second. Raises ValueError for what is no number."""
+        """How far the work is; the newest is shown, some times a second. Raises ValueError for what is no
+        number.
+        """
         for name, value in (("done", done), ("total", total)):
             if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
                 raise ValueError(f"progress {name}={value!r} is not a finite number")
@@ -139,7 +144,9 @@ class Context:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the attempt should stop (cancelled, past its deadline, or the node drains). For loops in threads."""
+        """Whether the attempt should stop (cancelled, past its deadline, or the node drains). For loops in
+        threads.
+        """
         return self._cancel_reason != ""
 
     def raise_if_cancelled(self) -> None:
@@ -169,7 +176,9 @@ class Context:
         self._cancel_reason = self._cancel_reason or reason or "cancelled"
 
     def close(self) -> Sequence[Task[Any]]:
-        """The attempt has ended: its children. What is submitted or reported later has no effect, and submit says so."""
+        """The attempt has ended: its children. What is submitted or reported later has no effect, and submit
+        says so.
+        """
         self._closed = True
         return tuple(self._children)
 

@@ -1,8 +1,8 @@
 """JSON that says exactly what the Python value says, or an error that says where it would not.
 
-Law: what JSON would silently change is refused: NaN and infinities (pydantic and orjson write null), integers outside
-int64 (readers turn them into floats), NUL and lone surrogates in text. The looks at the bytes are cheap and may be
-wrong in one direction only; a hit is looked at exactly.
+Law: what JSON would silently change is refused: NaN and infinities (pydantic and orjson write null), integers
+outside int64 (readers turn them into floats), NUL and lone surrogates in text. The looks at the bytes are
+cheap and may be wrong in one direction only; a hit is looked at exactly.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from types import GenericAlias
 from typing import Any, Final
 
 from pydantic import ConfigDict, TypeAdapter
@@ -19,7 +20,7 @@ from pydantic_core import CoreConfig, PydanticSerializationError, SchemaSerializ
 
 from runtime.core.canonical import FAULTS_MAX, Fault, check_numbers, find_nul, pointer_to
 
-# Strict: JSON already tells "2" from 2, so nothing is guessed. Text becomes datetime, UUID, Decimal … all the same.
+# Strict: JSON already tells "2" from 2, so nothing is guessed. Text becomes datetime, UUID, Decimal …
 CONFIG: Final = ConfigDict(
     strict=True,
     allow_inf_nan=False,
@@ -47,16 +48,26 @@ class Converter:
 
     @classmethod
     def of(cls, adapter: TypeAdapter[Any]) -> Converter:
-        """Built from the adapter's schema with the config on top: below a TypedDict, pydantic's own serializer
-        forgets it (bytes | None would be written as UTF-8, Any with NaN as null)."""
+        """Built from the adapter's schema with the config on top: below a TypedDict, pydantic's own
+        serializer forgets it (bytes | None would be written as UTF-8, Any with NaN as null).
+        """
         schema = adapter.core_schema
         return cls(SchemaValidator(schema, _CORE_CONFIG), SchemaSerializer(schema, _CORE_CONFIG))
+
+    @classmethod
+    def of_list(cls, annotation: Any) -> Converter:
+        """Of `list[annotation]`; single values are read and written as a list of one.
+
+        pydantic takes no config beside a bare dataclass or TypedDict, and bytes in them need it.
+        """
+        kind: Any = GenericAlias(list, (annotation,))
+        return cls.of(TypeAdapter(kind, config=CONFIG))
 
     def write(self, value: Any) -> bytes:
         """Compact JSON. Raises Inexact."""
         try:
             raw = self.serializer.to_json(value, by_alias=True, warnings=False)
-        except Exception as error:  # noqa: BLE001 - serializers may be the author's code
+        except Exception as error:
             raise Inexact(tuple(self._unwritable(value, error))) from error
         if looks_inexact(raw) and (faults := check_numbers(from_json(raw), "")):
             raise Inexact(tuple(faults))
@@ -80,7 +91,7 @@ class Converter:
         return self.serializer.to_python(value, mode="python", by_alias=True, warnings=False)
 
 
-class Inexact(Exception):  # noqa: N818 - internal; callers translate it
+class Inexact(Exception):  # noqa: N818 - the name says what is wrong
     """`faults` are (pointer below the value, detail)."""
 
     def __init__(self, faults: tuple[Fault, ...]) -> None:
@@ -89,7 +100,9 @@ class Inexact(Exception):  # noqa: N818 - internal; callers translate it
 
 
 def looks_inexact(raw: bytes) -> bool:
-    """Whether JSON may hold NaN, an infinity, or an integer outside int64. Costs about 0.2 us, and 1.5 ms per MiB."""
+    """Whether JSON may hold NaN, an infinity, or an integer outside int64. Costs about 0.2 us, and 1.5 ms per
+    MiB.
+    """
     return b"NaN" in raw or b"Infinity" in raw or _LONG_NUMBER in raw.translate(_ZEROS)
 
 
@@ -97,7 +110,7 @@ def readable(error: Exception) -> str:
     """One line about why a value cannot be written."""
     text = str(error).removeprefix("Error serializing to JSON: ").strip()
     if "Unable to serialize unknown type" in text:
-        return f"a value of type {text.rpartition(':')[2].strip()} has no JSON form"
+        return f"a {text.rpartition('<class ')[2].strip(chr(39) + '>')} has no JSON form"
     if isinstance(error, PydanticSerializationError | ValueError) and "ircular reference" in text:
         return "it contains itself"
     return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"

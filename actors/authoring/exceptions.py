@@ -1,16 +1,19 @@
 """The ways out of a handler, beside returning.
 
-Law: `Fail` and `Retry` are ordinary exceptions, because authors raise and may catch them. `Snoozed` and `Cancelled`
-are not subclasses of Exception (like asyncio.CancelledError), so that `except Exception` in a handler cannot
-swallow them.
+Law: `Fail` and `Retry` are ordinary exceptions, because authors raise and may catch them. `Snoozed` and
+`Cancelled` are not subclasses of Exception (like asyncio.CancelledError), so that `except Exception` in a
+handler cannot swallow them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from runtime.errors import NoriaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Fail(NoriaError):  # noqa: N818 - authors read it as a verb: raise Fail("gone")
@@ -33,15 +36,15 @@ class ResultNotSerializable(Fail):
     """What the handler returned has no exact form as bytes; another attempt would not change that."""
 
 
-class ResourceNotFound(NoriaError, LookupError):  # noqa: N818 - the name reads as what is wrong
+class ResourceNotFound(NoriaError, LookupError):  # noqa: N818 - the name says what is wrong
     """`ctx.use(T)` found no resource that is a T; the message lists those that exist."""
 
 
-class LifespanFailed(NoriaError):  # noqa: N818 - the name reads as what is wrong
+class LifespanFailed(NoriaError):  # noqa: N818 - the name says what is wrong
     """A resource could not be opened or closed; names the lifespan, the cause is chained."""
 
 
-class Snoozed(BaseException):  # noqa: N818 - control flow, not an error
+class Snoozed(BaseException):
     """What `ctx.snooze` raises: this attempt ends without an outcome and burns nothing."""
 
     def __init__(self, after_s: float) -> None:
@@ -49,7 +52,7 @@ class Snoozed(BaseException):  # noqa: N818 - control flow, not an error
         self.after_s = after_s
 
 
-class Cancelled(BaseException):  # noqa: N818 - control flow, not an error
+class Cancelled(BaseException):
     """What `ctx.raise_if_cancelled()` raises in a thread: the attempt was cancelled, timed out or drained."""
 
 

@@ -39,7 +39,9 @@ class LifespanDef:
 
 @asynccontextmanager
 async def open_lifespans(lifespans: Sequence[LifespanDef]) -> AsyncIterator[Resources]:
-    """Open all, in order. Raises LifespanFailed where one cannot be opened or, after all were closed, closed."""
+    """Open all, in order. Raises LifespanFailed where one cannot be opened or, after all were closed,
+    closed.
+    """
     opened: list[tuple[LifespanDef, AsyncIterator[Any]]] = []
     resources: list[Resource] = []
     try:
@@ -49,9 +51,9 @@ async def open_lifespans(lifespans: Sequence[LifespanDef]) -> AsyncIterator[Reso
             if resource.value is not None:
                 resources.append(resource)
         yield Resources(resources)
-    except BaseException:
+    except BaseException:  # the first error is the one to raise
         for failure in await _close(opened):
-            logger.error("%s", failure, exc_info=failure)  # the first error is the one to raise
+            logger.error("%s", failure, exc_info=failure)  # noqa: TRY400 - not the exception being handled
         raise
     failures = await _close(opened)
     if len(failures) > 1:
@@ -85,7 +87,7 @@ async def _close(opened: list[tuple[LifespanDef, AsyncIterator[Any]]]) -> list[L
             failure = LifespanFailed(f"{each} could not be closed: {type(error).__name__}: {error}")
             failure.__cause__ = error
             failures.append(failure)
-        except BaseException as error:  # noqa: BLE001 - raised again below, after all were closed
+        except BaseException as error:  # noqa: BLE001 - raised again after all were closed
             interrupt = interrupt or error
         else:
             failures.append(LifespanFailed(f"{each} yields more than once"))

@@ -1,8 +1,8 @@
 """Modules by the names that settings give them: module, file, folder or package.
 
-Law: a file is imported under the name that its own neighbours import it by, so that no class exists twice. Its folder
-(for a dotted name: the current folder) is put on the import path, as `python FILE` and `python -m` do. Whatever goes
-wrong while it is imported becomes a RegistrationError that names file and line.
+Law: a file is imported under the name that its own neighbours import it by, so that no class exists twice.
+Its folder (for a dotted name: the current folder) is put on the import path, as `python FILE` and `python -m`
+do. Whatever goes wrong while it is imported becomes a RegistrationError that names file and line.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import importlib.util
 import pkgutil
 import sys
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from actors.authoring.source import shown_path
 from runtime.errors import RegistrationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
 
 
 def load_modules(name: str) -> list[ModuleType]:
@@ -85,7 +87,7 @@ def _execute(name: str, module_name: str, path: Path) -> ModuleType:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException as error:  # noqa: BLE001 - the module is the author's code; SystemExit, too
+    except BaseException as error:  # noqa: BLE001 - the author's code; SystemExit, too
         del sys.modules[module_name]
         _refuse(name, error)
     return module
@@ -104,7 +106,7 @@ def _import(module_name: str, name: str) -> ModuleType:
             why = f"no module named {error.name!r} (looked in {Path.cwd()} and what is installed){hint}"
             raise RegistrationError(f"{name}: {why}") from None
         _refuse(name, error)
-    except BaseException as error:  # noqa: BLE001 - the module is the author's code; SystemExit, too
+    except BaseException as error:  # noqa: BLE001 - the author's code; SystemExit, too
         _refuse(name, error)
 
 

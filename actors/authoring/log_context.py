@@ -1,7 +1,8 @@
 """Task id, attempt and trace on every log record that is made anywhere inside a handler.
 
-Law: one context variable is set once per attempt; records read it when they are made. So it works in the handler's
-thread too (the executor runs it in a copy of the context), and costs nothing where nothing is logged.
+Law: one context variable is set once per attempt; records read it when they are made. So it works in the
+handler's thread too (the executor runs it in a copy of the context), and costs nothing where nothing is
+logged.
 
     handler.addFilter(AttemptFilter())    one logging.Handler; %(task_id)s … may stand in its format
     install()                             every record of the process
@@ -10,12 +11,14 @@ thread too (the executor runs it in a copy of the context), and costs nothing wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from actors.authoring.context import Context
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from actors.authoring.context import Context
 
 current_attempt: ContextVar[Context | None] = ContextVar("noria_current_attempt", default=None)
 

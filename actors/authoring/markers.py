@@ -1,7 +1,8 @@
 """@handler and @lifespan: they mark a function and return it unchanged.
 
-Law: a marker sets one attribute and registers nothing; a Registry is built later from the modules that settings
-name, and everything about the signature is checked there. So a marked function can be called like any other.
+Law: a marker sets one attribute and registers nothing; a Registry is built later from the modules that
+settings name, and everything about the signature is checked there. So a marked function can be called like
+any other.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import AsyncIterator, Callable
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Protocol, TypeVar, overload
 
 from actors.authoring.options import HandlerOptions, Priority
@@ -18,6 +18,8 @@ from runtime.core.backoff import Backoff
 from runtime.errors import RegistrationError
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from actors.authoring.binding import Binding
     from actors.authoring.context import Context
 
@@ -82,10 +84,11 @@ def handler(
 ) -> Any:
     """Mark a function as a handler: an `async def` runs in the event loop, a `def` in a thread.
 
-    `cpu=True` runs a `def` in a process of its own, which is killed at the deadline. `timeout_s` bounds one attempt;
-    `max_attempts` counts failures, the first included; `backoff` is the pause between them. `give_up_on` are
-    exceptions that are final; where `retry_on` is given, all others are. `rate_limit` is `"100/s"`.
-    `read_only` is for actor methods that change no state. The name is the function's unless it is given.
+    `cpu=True` runs a `def` in a process of its own, which is killed at the deadline. `timeout_s` bounds one
+    attempt; `max_attempts` counts failures, the first included; `backoff` is the pause between them.
+    `give_up_on` are exceptions that are final; where `retry_on` is given, all others are. `rate_limit` is
+    `"100/s"`. `read_only` is for actor methods that change no state. The name is the function's unless it is
+    given.
 
     Raises RegistrationError with file and line.
     """
@@ -112,11 +115,13 @@ def handler(
 
 
 def lifespan(fn: L) -> L:
-    """Mark an async generator function that opens a resource of the node process, yields it once, and closes it.
+    """Mark an async generator function that opens a resource of the node process, yields it once, and closes
+    it.
 
     Handlers get it by type: `ctx.use(ClientSession)`. Raises RegistrationError with file and line.
     """
-    if not inspect.isasyncgenfunction(fn):
+    marked: object = fn
+    if not inspect.isasyncgenfunction(marked):
         why = "a lifespan is an async def that yields its resource once (without @asynccontextmanager)"
         raise refusal(fn, why, "lifespan")
     if inspect.signature(fn).parameters:

@@ -61,8 +61,7 @@ class HandlerOptions:
     def __post_init__(self) -> None:
         _require("timeout_s", timeout_fault(self.timeout_s))
         _require("max_attempts", attempts_fault(self.max_attempts))
-        if not isinstance(self.backoff, Backoff):
-            _require("backoff", f"{self.backoff!r} is not a Backoff(first_s=…, factor=…, max_s=…)")
+        _require("backoff", _backoff_fault(self.backoff))
         for name in ("give_up_on", "retry_on"):
             _require(name, _exceptions_fault(getattr(self, name)))
         for name in ("cpu", "read_only"):
@@ -112,6 +111,10 @@ class HandlerOptions:
 def _require(name: str, fault: str | None) -> None:
     if fault is not None:
         raise RegistrationError(f"{name}: {fault}")
+
+
+def _backoff_fault(value: object) -> str | None:
+    return None if isinstance(value, Backoff) else f"{value!r} is not a Backoff(first_s=…, factor=…, max_s=…)"
 
 
 def _exceptions_fault(kinds: object) -> str | None:

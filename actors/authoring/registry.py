@@ -1,19 +1,17 @@
 """What a node can run: handlers by name, and the lifespans of their resources.
 
-Law: a Registry is a value that is built, checked whole and passed on; there is no global one. It holds what a module
-defines, not what it imports: so where a handler may run is said by which modules a node loads. All that is wrong is
-reported at once, each with file and line.
+Law: a Registry is a value that is built, checked whole and passed on; there is no global one. It holds what a
+module defines, not what it imports: so where a handler may run is said by which modules a node loads. All
+that is wrong is reported at once, each with file and line.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -23,10 +21,15 @@ from actors.authoring.lifespans import LifespanDef
 from actors.authoring.limits import name_fault
 from actors.authoring.loading import load_modules
 from actors.authoring.markers import HandlerMark, is_lifespan, mark_of
-from actors.authoring.options import HandlerOptions
 from actors.authoring.source import refusal, source_of
 from runtime.core.task import Codec, HandlerEntry
 from runtime.errors import RegistrationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from types import ModuleType
+
+    from actors.authoring.options import HandlerOptions
 
 
 class Kind(StrEnum):

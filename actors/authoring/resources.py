@@ -1,17 +1,19 @@
 """The resources of a node process, found by type.
 
-Law: a resource matches by what its lifespan says it yields, or by what it is. One of exactly that type wins over
-subclasses; among equals the question is ambiguous and refused.
+Law: a resource matches by what its lifespan says it yields, or by what it is. One of exactly that type wins
+over subclasses; among equals the question is ambiguous and refused.
 """
 
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from actors.authoring.exceptions import ResourceNotFound
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Iterable
 
 T = TypeVar("T")
 

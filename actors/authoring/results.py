@@ -1,7 +1,7 @@
 """Results: from what a handler returned to stored bytes, and back to its type for whoever waits.
 
-Law: bytes stay bytes (octet-stream); all else is JSON by the handler's return annotation. What JSON cannot say
-exactly is an error that the author can read, never a silently different value.
+Law: bytes stay bytes (octet-stream); all else is JSON by the handler's return annotation. What JSON cannot
+say exactly is an error that the author can read, never a silently different value.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, Final, Generic, Never, NoReturn, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from actors.authoring.exact import CONFIG, Converter, Inexact
+from actors.authoring.exact import Converter, Inexact
 from actors.authoring.exceptions import ResultNotSerializable
 from runtime.core.task import Codec
 from runtime.errors import InvalidInput
@@ -46,7 +46,7 @@ class ResultAdapter(Generic[R_co]):
             )
         except ValidationError as error:
             raise InvalidInput(f"{self._named()} is not a {self.type_name}: {_brief(error)}") from error
-        return cast(R_co, results[0])
+        return cast("R_co", results[0])
 
     @property
     def type_name(self) -> str:
@@ -59,8 +59,7 @@ class ResultAdapter(Generic[R_co]):
 
     @cached_property
     def _converter(self) -> Converter:
-        # of a list of one: pydantic takes no config beside a bare dataclass or TypedDict, and bytes in them need it
-        return Converter.of(TypeAdapter(list[self._annotation], config=CONFIG))  # type: ignore[name-defined]  # a type at run time
+        return Converter.of_list(self._annotation)
 
     def _named(self) -> str:
         return f"the result of {self._handler}" if self._handler else "the result"

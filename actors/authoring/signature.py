@@ -1,20 +1,22 @@
 """The arguments of a handler, read once, with errors that name the line to fix.
 
-Law: a handler is `fn(ctx: Context, …)`, or a method `fn(self, ctx: Context, …)` of an actor; what follows can be
-given by name, because a payload is an object. Un-annotated arguments and results are Any.
+Law: a handler is `fn(ctx: Context, …)`, or a method `fn(self, ctx: Context, …)` of an actor; what follows can
+be given by name, because a payload is an object. Un-annotated arguments and results are Any.
 """
 
 from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from actors.authoring.context import Context
 from actors.authoring.markers import mark_of
 from actors.authoring.source import refusal
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable
 
 _REFUSED_KINDS: Final = {
     inspect.Parameter.POSITIONAL_ONLY: "is positional-only; a payload gives arguments by name",
@@ -48,9 +50,9 @@ def read_signature(fn: Callable[..., Any]) -> Signature:
     _check_kind(fn)
     parameters = list(inspect.signature(fn).parameters.values())
     is_method = bool(parameters) and parameters[0].name == "self" and _unannotated(parameters[0])
-    ctx, *others = parameters[is_method:] or [None]
+    others = parameters[is_method:]
     hints = _resolve(fn)
-    _check_context(fn, ctx, hints)
+    _check_context(fn, others.pop(0) if others else None, hints)
     for parameter in others:
         if parameter.kind in _REFUSED_KINDS:
             raise refusal(fn, f"argument {parameter.name!r} {_REFUSED_KINDS[parameter.kind]}")

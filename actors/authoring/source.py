@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from pathlib import Path
 from typing import Any
 
 from runtime.errors import RegistrationError
@@ -28,8 +29,7 @@ def file_and_line(thing: Any) -> tuple[str, int] | None:
 
 def shown_path(path: str) -> str:
     """Relative to the current folder where it lies below it, else as it is."""
-    folder = os.path.join(os.getcwd(), "")  # noqa: PTH109, PTH118 - text in, text out
-    return path.removeprefix(folder)
+    return path.removeprefix(f"{Path.cwd()}{os.sep}")
 
 
 def refusal(thing: Any, why: str, what: str = "handler") -> RegistrationError:

@@ -1,7 +1,7 @@
 """A call of a handler as a value: what to run, with which arguments, under which options.
 
-Law: a Task is frozen, knows nothing of nodes or clients, and is checked where it is made: arguments against the
-handler's signature (by type checkers and at run time), options against the contract's limits.
+Law: a Task is frozen, knows nothing of nodes or clients, and is checked where it is made: arguments against
+the handler's signature (by type checkers and at run time), options against the contract's limits.
 """
 
 from __future__ import annotations
@@ -9,12 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Concatenate, Final, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    ParamSpec,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 import orjson
 
 from actors.authoring.binding import binding_of
-from actors.authoring.context import Context
 from actors.authoring.limits import (
     METADATA_BYTES_MAX,
     attempts_fault,
@@ -32,13 +42,17 @@ from runtime.core.canonical import check_numbers, find_nul
 from runtime.core.task import Codec
 from runtime.errors import InvalidInput
 
+if TYPE_CHECKING:
+    from actors.authoring.context import Context
+
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
 class TaskOptions(TypedDict, total=False):
-    """What may be said about one task beside its arguments; what is left out, or None, is the handler's default.
+    """What may be said about one task beside its arguments; what is left out, or None, is the handler's
+    default.
 
     Durations in seconds; instants are aware. `delay_s` counts from acceptance; give it or `run_at`, not both.
     `requires` are tags a node must bear, `prefers` only orders nodes.
@@ -59,7 +73,8 @@ class TaskOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task(Generic[R_co]):
-    """One call, ready to be submitted; made by `task(fn, …)`, or by name where the handler's code is not at hand.
+    """One call, ready to be submitted; made by `task(fn, …)`, or by name where the handler's code is not at
+    hand.
 
     `payload` is a JSON object as Python values. Raises InvalidInput with pointers such as '#/delay_s'.
     """
@@ -143,23 +158,9 @@ def task(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task[Any]:
 
 # -- checks ---------------------------------------------------------------------------------------------
 
-_CHECKS: Final[Mapping[str, Callable[[Any], str | None]]] = {
-    "idempotency_key": key_fault,
-    "actor_key": key_fault,
-    "delay_s": delay_fault,
-    "timeout_s": timeout_fault,
-    "max_attempts": attempts_fault,
-    "priority": lambda value: None if value in LANES else f"{value!r} is not one of {', '.join(LANES)}",
-    "run_at": lambda value: _instant_fault(value),
-    "expires_at": lambda value: _instant_fault(value),
-    "metadata": lambda value: _metadata_fault(value),
-}
-
 
 def _faults(task: Task[Any]) -> list[tuple[str, str]]:
-    faults: list[tuple[str, str | None]] = [("#/handler", name_fault(task.handler))]
-    if not isinstance(task.payload, Mapping):
-        faults.append(("#/payload", f"{type(task.payload).__name__} is not an object of arguments by name"))
+    faults = [("#/handler", name_fault(task.handler)), ("#/payload", _object_fault(task.payload))]
     for name, check in _CHECKS.items():
         value = getattr(task, name)
         if value is not None:
@@ -169,6 +170,12 @@ def _faults(task: Task[Any]) -> list[tuple[str, str]]:
     if task.delay_s is not None and task.run_at is not None:
         faults.append(("#/run_at", "give delay_s or run_at, not both"))
     return [(pointer, detail) for pointer, detail in faults if detail is not None]
+
+
+def _priority_fault(value: object) -> str | None:
+    return (
+        None if isinstance(value, str) and value in LANES else f"{value!r} is not one of {', '.join(LANES)}"
+    )
 
 
 def _instant_fault(value: object) -> str | None:
@@ -181,14 +188,21 @@ def _instant_fault(value: object) -> str | None:
     )
 
 
-def _metadata_fault(value: object) -> str | None:
-    if not isinstance(value, Mapping):
-        return f"{type(value).__name__} is not an object"
+def _object_fault(value: object) -> str | None:
+    return (
+        None if isinstance(value, Mapping) else f"{type(value).__name__} is not an object of values by name"
+    )
+
+
+def _metadata_fault(value: Any) -> str | None:
+    if fault := _object_fault(value):
+        return fault
+    plain = dict(value)
     try:
-        size = len(orjson.dumps(dict(value)))
+        size = len(orjson.dumps(plain))
     except TypeError as error:
         return f"has no JSON form: {error}"
-    if faults := check_numbers(dict(value), "") or find_nul(dict(value), ""):
+    if faults := check_numbers(plain, "") or find_nul(plain, ""):
         return f"at {faults[0][0]}: {faults[0][1]}"
     return (
         None
@@ -203,3 +217,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     return value if isinstance(value, str | int | float) else list(value)
+
+
+_CHECKS: Final[Mapping[str, Callable[[Any], str | None]]] = {
+    "idempotency_key": key_fault,
+    "actor_key": key_fault,
+    "delay_s": delay_fault,
+    "timeout_s": timeout_fault,
+    "max_attempts": attempts_fault,
+    "priority": _priority_fault,
+    "run_at": _instant_fault,
+    "expires_at": _instant_fault,
+    "metadata": _metadata_fault,
+}
