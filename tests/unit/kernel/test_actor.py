@@ -15,6 +15,7 @@ import pytest
 from runtime.core.restarts import RestartPolicy
 from runtime.errors import ActorRestarted, ActorStopped, AskError, AskTimeout, MailboxFull
 from runtime.kernel.actor import ActorContext, Behavior, Ref, Reply, Request
+from runtime.kernel.clock import SystemClock
 from runtime.kernel.mailbox import Overflow
 from runtime.kernel.supervision import ChildSpec, Restart, Supervision
 from runtime.kernel.system import ActorSystem
@@ -23,6 +24,8 @@ from tests.support.probe import Broken, Do, Echo, Journal, Note, Probe, Urgent, 
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+
+    from runtime.kernel.clock import Timer
 
 
 @asynccontextmanager
@@ -567,6 +570,24 @@ async def test_timers_end_with_their_life_even_if_they_have_fired() -> None:
     assert journal.lines == ["end"]
 
 
+@simulated
+async def test_no_timer_is_left_behind_by_a_life() -> None:
+    """Neither its own nor the deadlines of asks."""
+    handles: list[Timer] = []
+
+    class Counting(SystemClock):
+        def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
+            handles.append(super().call_later(delay_s, callback))
+            return handles[-1]
+
+    async with ActorSystem(Counting()) as actors:
+        ref = await actors.spawn(spec(Journal()))
+        ref.tell(Do(lambda ctx: ctx.after(1e6, Note("never"), key="k")))
+        assert await ref.ask(Echo("answered"), 1e6) == "answered"
+    assert len(handles) == 2
+    assert all(isinstance(handle, asyncio.TimerHandle) and handle.cancelled() for handle in handles)
+
+
 # -- watching ---------------------------------------------------------------------------------------------
 
 
@@ -763,8 +784,9 @@ async def test_an_actor_may_stop_itself_in_a_turn(how: str) -> None:
     assert journal.lines == ["started", "stopped"]
 
 
+@pytest.mark.parametrize("restart", [Restart.PERMANENT, Restart.TRANSIENT])
 @simulated
-async def test_something_cancelled_inside_a_turn_is_a_failure_not_a_stop() -> None:
+async def test_something_cancelled_inside_a_turn_is_a_failure_not_a_stop(restart: Restart) -> None:
     journal = Journal()
 
     async def await_a_cancelled_thing(_: ActorContext[Any]) -> None:
@@ -773,7 +795,7 @@ async def test_something_cancelled_inside_a_turn_is_a_failure_not_a_stop() -> No
         await thing
 
     async with system() as actors:
-        ref = await actors.spawn(spec(journal))
+        ref = await actors.spawn(spec(journal, restart=restart))
         assert await error_of(ref.ask(Do(await_a_cancelled_thing), 1)) == "ActorRestarted"
         assert await ref.ask(Echo("back"), 10) == "back"
     assert journal.starts == 2

@@ -67,6 +67,7 @@ async def test_items_of_one_turn_are_one_batch_even_with_two_flushers() -> None:
     async with Batcher(store.flush, name="b", flushers=2) as batcher:
         for _ in range(3):
             await asyncio.gather(*(batcher.submit(number) for number in range(3)))
+        assert len(batcher._workers) == 1  # the second was never needed
     assert store.batches == [[0, 1, 2]] * 3
 
 

@@ -96,6 +96,15 @@ async def test_a_reader_sleeps_until_something_is_put() -> None:
         assert (mailbox.take(), loop.time() - began_s) == ("item", 5)
 
 
+@pytest.mark.parametrize("lane", ["put", "put_control"])
+@simulated
+async def test_a_reader_does_not_sleep_while_something_waits(lane: str) -> None:
+    mailbox: Mailbox[str] = Mailbox(1)
+    getattr(mailbox, lane)("item")
+    await mailbox.ready()  # would be a deadlock
+    assert len(mailbox) == 1
+
+
 @simulated
 async def test_a_woken_reader_may_find_nothing() -> None:
     mailbox: Mailbox[str] = Mailbox(1)

@@ -128,6 +128,45 @@ async def test_a_restart_that_fails_is_tried_again_with_the_others(strategy: Str
         assert journal.fail_starts == 0
 
 
+@simulated
+async def test_who_comes_after_one_that_cannot_start_waits_for_it() -> None:
+    journal = Journal()
+    own = Journal(journal.lines)
+    async with system(Strategy.ONE_FOR_ALL) as actors:
+        await actors.spawn(spec(journal, "a"))
+        await actors.spawn(spec(own, "b"))
+        c = await actors.spawn(spec(journal, "c"))
+        own.fail_starts = 1
+        journal.lines.clear()
+        c.tell(Do(boom))
+        assert await c.ask(Echo("back"), 60) == "back"
+    assert journal.lines[:9] == [
+        "c failed",
+        "b restarted",
+        "a restarted",
+        "a started",
+        "b started",  # and fails
+        "a restarted",
+        "a started",
+        "b started",
+        "c started",
+    ]
+
+
+@simulated
+async def test_who_fails_during_the_wait_is_restarted_in_the_same_go() -> None:
+    journal = Journal()
+    policy = RestartPolicy(max_restarts=10, backoff=Backoff(first_s=2, factor=1, max_s=2))
+    async with system(Strategy.REST_FOR_ONE, policy) as actors:
+        _, b, c = [await actors.spawn(spec(journal, name)) for name in "abc"]
+        journal.take()
+        c.tell(Do(boom))
+        await asyncio.sleep(0.5)
+        b.tell(Do(boom))
+        await asyncio.sleep(60)
+        assert journal.take() == ["c failed", "b failed", "b started", "c started"]
+
+
 # -- messages over a restart ------------------------------------------------------------------------------
 
 
@@ -183,9 +222,20 @@ async def test_stopping_during_the_back_off_answers_who_waits() -> None:
         await actors.stop(ref)
         assert await error_of(ask) == "ActorStopped"
         assert asyncio.get_running_loop().time() == 0
-        again = await actors.spawn(spec(Journal(), "a"))
+        journal = Journal()
+        await actors.spawn(spec(journal, "a"))
         await asyncio.sleep(1000)
-        assert await again.ask(Echo("one of that name"), 1) == "one of that name"
+        assert journal.lines == ["a started"]  # the old one's restart does not hit the new one
+
+
+@simulated
+async def test_the_system_ends_at_once_during_a_back_off() -> None:
+    policy = RestartPolicy(max_restarts=10, backoff=Backoff(first_s=100, factor=1, max_s=100))
+    async with system(restarts=policy) as actors:
+        ref = await actors.spawn(spec(Journal(), "a"))
+        assert await error_of(ref.ask(Do(boom), 1)) == "ActorRestarted"
+    assert asyncio.get_running_loop().time() == 0
+    assert ref.stopped
 
 
 @simulated
