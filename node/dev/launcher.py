@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from node.dev.check import check
 from node.dev.runner import NodeRunner
 from node.dev.screen import announced, complain, ended, opening, say
-from node.dev.source import look, look_around, wakes
+from node.dev.source import as_of, look, look_around, wakes
 from runtime.adapters.embedded import EmbeddedPostgres
 from runtime.adapters.embedded.child import Child, spawn
 from runtime.errors import EmbeddedError
@@ -54,6 +55,7 @@ class Launcher:
         self._postgres = EmbeddedPostgres(Path(settings.data_dir))
         self._runners: list[NodeRunner] = []
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._checked_ns = 0  # when the last check began
         self._hurry = asyncio.Event()
 
     async def run(self) -> int:
@@ -75,14 +77,16 @@ class Launcher:
 
     async def _body(self) -> int:
         urls = self._urls()
-        checking = self._own(check(self._settings.handlers, self._environment))
+        checking = self._own(self._check())
         await self._start_postgres()
         async with announced("importing the handlers"):
             checked = await checking
-        if checked.error:
-            checked = await self._until_loadable(checked)
-        if checked is None:
-            return USAGE
+        while checked.error:
+            complain(checked.error)
+            if not checked.files or not self._options.reload:
+                return USAGE  # there is nothing to wait for
+            say("waiting for you to save a change ...")
+            checked = await self._changed(checked)
         loaded = look(checked.files)
         guards = self._start_nodes(urls)
         self._own(self._open(urls, checked))
@@ -104,16 +108,6 @@ class Launcher:
         async with announced(f"starting PostgreSQL (its log: {folder.log})"):
             await self._postgres.start(fresh=self._options.fresh)
         say(f"PostgreSQL: ready in {loop.time() - started_s:.1f} s")
-
-    async def _until_loadable(self, checked: Checked) -> Checked | None:
-        """Show the error and wait for a save that repairs it; None where there is nothing to wait for."""
-        while checked.error:
-            complain(checked.error)
-            if not checked.files or not self._options.reload:
-                return None
-            say("waiting for you to save a change ...")
-            checked = await self._changed(checked)
-        return checked
 
     async def _open(self, urls: list[str], checked: Checked) -> None:
         async with announced("starting the node"):
@@ -175,12 +169,17 @@ class Launcher:
 
     async def _changed(self, checked: Checked) -> Checked:
         """Wait for a change around these files and check again."""
-        before = look_around(checked.files)
-        async for _ in wakes(checked.files):
-            if look_around(checked.files) != before:
-                break
-        again = await check(self._settings.handlers, self._environment)
+        before = as_of(look_around(checked.files), self._checked_ns)
+        if look_around(checked.files) == before:
+            async for _ in wakes(checked.files):
+                if look_around(checked.files) != before:
+                    break
+        again = await self._check()
         return again if again.files else replace(again, files=checked.files)
+
+    async def _check(self) -> Checked:
+        self._checked_ns = time.time_ns()
+        return await check(self._settings.handlers, self._environment)
 
     async def _guard_postgres(self) -> int:
         while True:
@@ -189,6 +188,7 @@ class Launcher:
             await self._postgres.stop()  # leaves the folder
             try:
                 await self._postgres.start()
+                say("PostgreSQL: ready again")
             except EmbeddedError as exc:
                 complain(str(exc))
                 await asyncio.sleep(_POSTGRES_AGAIN_S)

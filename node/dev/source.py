@@ -7,6 +7,7 @@ change during a check, a lost event or an editor that saves by renaming makes no
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,7 @@ Look = dict[str, Stamp]
 
 _LOOK_MS: Final = 1_000
 _SETTLE_MS: Final = 50
+_CLOCK_NS: Final = 10_000_000  # file systems take the time of the last tick
 
 
 def look(files: Iterable[str]) -> Look:
@@ -37,6 +39,15 @@ def look(files: Iterable[str]) -> Look:
 def look_around(files: Iterable[str]) -> Look:
     """As `look`, and with every Python file beside them: a new one may be the one that was missing."""
     return look({str(p) for folder in _folders(files) for p in folder.glob("*.py")} | set(files))
+
+
+def as_of(found: Look, then_ns: int) -> Look:
+    """`found` without what was written after `then_ns` (wall clock): it will differ from a later look.
+
+    A time in the future, from a clock that runs ahead, says nothing: such files stay.
+    """
+    now_ns = time.time_ns()
+    return {file: stamp for file, stamp in found.items() if not then_ns - _CLOCK_NS <= stamp[0] <= now_ns}
 
 
 async def wakes(files: Iterable[str]) -> AsyncIterator[None]:
