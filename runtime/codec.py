@@ -64,7 +64,7 @@ def decode(body: bytes) -> Message:
         raise UndecodableMessage(f"{len(body)} bytes, at most {MESSAGE_BYTES_MAX} are allowed")
     try:
         value = msgpack.unpackb(body, **_LIMITS)
-    except Exception as error:  # the unpacker's errors have no common base, and mean one thing here
+    except Exception as error:  # whatever the unpacker raises means one thing, and the consumer has to live
         raise UndecodableMessage(f"not msgpack within our limits: {type(error).__name__} {error}") from error
     try:
         return _read_offer(value) if isinstance(value, list) else _read_map(value)

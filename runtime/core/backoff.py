@@ -29,21 +29,20 @@ class Backoff:
             raise ValueError(f"backoff max_s {self.max_s!r}: must be at least first_s ({self.first_s!r})")
 
 
-def ceiling_s(policy: Backoff, failures: int) -> float:
-    """The longest wait after `failures` failures (1 or more), without jitter."""
+def delay_s(policy: Backoff, failures: int, jitter: float) -> float:
+    """Seconds to wait after `failures` failures (1 or more); `jitter` is uniform in [0, 1).
+
+    Raises ValueError where one of the two is not. Never overflows.
+    """
     if failures < 1:
         raise ValueError(f"failures {failures!r}: must be 1 or more")
-    try:
-        return min(policy.max_s, policy.first_s * policy.factor ** (failures - 1))
-    except OverflowError:  # beyond 1.8e308, so beyond every max_s, unless nothing is multiplied
-        return policy.max_s if policy.first_s else 0.0
-
-
-def delay_s(policy: Backoff, failures: int, jitter: float) -> float:
-    """Seconds to wait after `failures` failures (1 or more); `jitter` is uniform in [0, 1)."""
     if not 0.0 <= jitter < 1.0:
         raise ValueError(f"jitter {jitter!r}: must be within [0, 1)")
-    return jitter * ceiling_s(policy, failures)
+    try:
+        ceiling_s = min(policy.max_s, policy.first_s * policy.factor ** (failures - 1))
+    except OverflowError:  # beyond 1.8e308, so beyond every max_s, unless it is 0 that is multiplied
+        ceiling_s = policy.max_s if policy.first_s else 0.0
+    return jitter * ceiling_s
 
 
 def _check(name: str, value: float, at_least: float) -> None:

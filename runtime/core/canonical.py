@@ -21,8 +21,8 @@ from runtime.errors import InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-INT64_MIN: Final = -(2**63)
-INT64_MAX: Final = 2**63 - 1
+_INT64_MIN: Final = -(2**63)
+_INT64_MAX: Final = 2**63 - 1
 FAULTS_MAX: Final = 100  # reported at once
 NESTING_MAX: Final = 254  # what orjson writes; it reads 1,024
 
@@ -166,8 +166,8 @@ def _pointer(path: _Path, root: str) -> str:
 
 def _number_fault(leaf: object) -> str | None:
     if isinstance(leaf, int):
-        inside = INT64_MIN <= leaf <= INT64_MAX
-        return None if inside else f"{_shown(leaf)} is outside int64 ({INT64_MIN}…{INT64_MAX})"
+        inside = _INT64_MIN <= leaf <= _INT64_MAX
+        return None if inside else f"{_shown(leaf)} is outside int64 ({_INT64_MIN}…{_INT64_MAX})"
     if isinstance(leaf, float):
         return None if isfinite(leaf) else "not a finite number (NaN, or beyond ±1.8e308)"
     return None

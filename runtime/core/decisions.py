@@ -7,7 +7,7 @@ of the process around the task. Snooze, release and cancel burn nothing. Randomn
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from runtime.core.backoff import Backoff
@@ -21,12 +21,11 @@ MAX_CRASHES: Final = 3
 SUSPECT_FROM_CRASHES: Final = 2
 DELAY_S_MAX: Final = 10 * 365.25 * 86_400  # ten years; what is more would only overflow an instant somewhere
 
-CANCELLED: Final = ErrorInfo("Cancelled", "cancelled on request")
-EXPIRED: Final = ErrorInfo("Expired", "its expires_at passed before it ended")
+EXPIRED: Final = ErrorInfo("Expired", "not started before its expires_at")
 
 
-class Counted(Protocol):
-    """What the decisions need to know of a task; a Claim and an Orphan are such."""
+class Counters(Protocol):
+    """What the decisions need to know of a task, as it was when the attempt began: a Claim, an Orphan."""
 
     @property
     def failures(self) -> int: ...
@@ -36,17 +35,8 @@ class Counted(Protocol):
     def max_attempts(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """The bare numbers, as they were when the attempt began."""
-
-    failures: int
-    crashes: int
-    max_attempts: int
-
-
 def after_success(
-    counters: Counted, result: bytes, codec: Codec = Codec.JSON, children: Sequence[NewTask] = ()
+    counters: Counters, result: bytes, codec: Codec = Codec.JSON, children: Sequence[NewTask] = ()
 ) -> Finish:
     """The outcome with its result; `children` are committed with it."""
     return Finish(
@@ -60,7 +50,7 @@ def after_success(
 
 
 def after_failure(
-    counters: Counted,
+    counters: Counters,
     error: ErrorInfo,
     *,
     kind: AttemptKind = AttemptKind.FAILED,
@@ -80,29 +70,29 @@ def after_failure(
     return _requeue(kind, Reason.RETRY_BACKOFF, wait_s, (failures, counters.crashes), error)
 
 
-def after_snooze(counters: Counted, after_s: float) -> Requeue:
+def after_snooze(counters: Counters, after_s: float) -> Requeue:
     """The handler asked to be called again later."""
     budgets = (counters.failures, counters.crashes)
     return _requeue(AttemptKind.SNOOZED, Reason.SNOOZED, after_s, budgets)
 
 
-def after_release(counters: Counted, delay_s: float = 0.0, error: ErrorInfo | None = None) -> Requeue:
-    """This node hands it back: drain, or as `error` says: handler missing, arguments that do not bind."""
+def after_release(counters: Counters, delay_s: float = 0.0, error: ErrorInfo | None = None) -> Requeue:
+    """This node hands it back: drain, or as `error` says: no handler, arguments that do not bind."""
     budgets = (counters.failures, counters.crashes)
     return _requeue(AttemptKind.RELEASED, Reason.RELEASED, delay_s, budgets, error)
 
 
-def after_cancel(counters: Counted, error: ErrorInfo = CANCELLED) -> Finish:
-    """Somebody asked for it, and the body has ended."""
+def after_cancel(counters: Counters, error: ErrorInfo | None = None) -> Finish:
+    """Somebody asked for it, and the body has ended. Without an error, like one cancelled while it waited."""
     return Finish(status=Status.CANCELLED, error=error, failures=counters.failures, crashes=counters.crashes)
 
 
-def after_expiry(counters: Counted) -> Finish:
+def after_expiry(counters: Counters) -> Finish:
     """Its `expires_at` had passed when its turn came."""
     return after_cancel(counters, EXPIRED)
 
 
-def after_crash(counters: Counted, *, alone: bool, max_crashes: int = MAX_CRASHES) -> Finish | Requeue:
+def after_crash(counters: Counters, *, alone: bool, max_crashes: int = MAX_CRASHES) -> Finish | Requeue:
     """The process died while it ran; `alone` says that nothing ran beside it.
 
     The first crash is taken for innocent (an operator's kill -9, a neighbour's fault): back among the
@@ -117,6 +107,21 @@ def after_crash(counters: Counted, *, alone: bool, max_crashes: int = MAX_CRASHE
     if alone and crashes >= max_crashes:
         return Finish(status=Status.FAILED, error=error, failures=counters.failures, crashes=crashes)
     return _requeue(AttemptKind.CRASHED, Reason.CRASHED, 0.0, (counters.failures, crashes), error)
+
+
+def after_child_crash(
+    counters: Counters, error: ErrorInfo, *, max_crashes: int = MAX_CRASHES
+) -> Finish | Requeue:
+    """Only the child process that ran its body died (`cpu=True`).
+
+    Nothing ran beside it there, so each such crash counts as proof; and it endangers nobody, so it needs not
+    run alone.
+    """
+    crashes = counters.crashes + 1
+    if crashes >= max_crashes:
+        return Finish(status=Status.FAILED, error=error, failures=counters.failures, crashes=crashes)
+    move = _requeue(AttemptKind.CRASHED, Reason.CRASHED, 0.0, (counters.failures, crashes), error)
+    return replace(move, suspect=False)
 
 
 def _crash_message(crashes: int, *, alone: bool) -> str:

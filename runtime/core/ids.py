@@ -48,13 +48,8 @@ class IdSequence:
 
 
 def uuid7_floor(ms: int) -> UUID:
-    """The smallest id of that millisecond: `id >= uuid7_floor(ms)` reads "made at `ms` or later" on an index."""
+    """The smallest id of that millisecond: `id >= uuid7_floor(ms)` means "made at `ms` or later"."""
     return UUID(int=_spread(_checked(ms) << _COUNTER_BITS))
-
-
-def created_ms(task_id: UUID) -> int:
-    """The millisecond an id was made in, by the clock of its node. Meaningful for version 7 only."""
-    return task_id.int >> 80
 
 
 def _spread(stamp: int) -> int:

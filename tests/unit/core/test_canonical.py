@@ -11,8 +11,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runtime.core.canonical import (
-    INT64_MAX,
-    INT64_MIN,
     NESTING_MAX,
     canonical,
     check_numbers,
@@ -23,6 +21,7 @@ from runtime.core.canonical import (
 )
 from runtime.errors import InvalidInput
 
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 CLEAN_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 ANY_TEXT = st.text(st.sampled_from('ab/~ %é🦆\0\ud800\udbff"\\'), max_size=4)  # high ones only, so no pairs
 CLEAN_LEAF = (

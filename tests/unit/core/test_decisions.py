@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from uuid import UUID
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 from runtime.core.backoff import Backoff
 from runtime.core.decisions import (
     DELAY_S_MAX,
-    Counters,
+    EXPIRED,
     after_cancel,
+    after_child_crash,
     after_crash,
     after_expiry,
     after_failure,
@@ -19,6 +21,14 @@ from runtime.core.decisions import (
     after_success,
 )
 from runtime.core.task import AttemptKind, Codec, ErrorInfo, Finish, NewTask, Orphan, Reason, Requeue, Status
+
+
+@dataclass(frozen=True)
+class Counters:
+    failures: int
+    crashes: int
+    max_attempts: int
+
 
 ERROR = ErrorInfo("ValueError", "no", "line 1")
 FRESH = Counters(failures=0, crashes=0, max_attempts=3)
@@ -106,9 +116,7 @@ def test_snooze_release_cancel_and_expiry_burn_nothing(counters: Counters) -> No
     assert (snoozed.kind, snoozed.reason, snoozed.error) == (AttemptKind.SNOOZED, Reason.SNOOZED, None)
     assert (released.kind, released.reason, released.error) == (AttemptKind.RELEASED, Reason.RELEASED, ERROR)
     assert cancelled.status is expired.status is Status.CANCELLED
-    assert cancelled.error is not None
-    assert expired.error is not None
-    assert (cancelled.error.type, expired.error.type) == ("Cancelled", "Expired")
+    assert (cancelled.error, expired.error) == (None, EXPIRED)
 
 
 # -- crashes ----------------------------------------------------------------------------------------
@@ -139,6 +147,19 @@ def test_only_a_crash_alone_is_ever_the_end(counters: Counters, alone: bool, max
     assert (move.crashes, move.failures) == (counters.crashes + 1, counters.failures)
     assert isinstance(move, Finish) == (alone and move.crashes >= max_crashes)
     assert isinstance(move, Finish) or move.suspect == (move.crashes >= 2)
+
+
+@settings(max_examples=100, deadline=None)
+@given(COUNTERS, st.integers(1, 6))
+def test_a_crash_of_its_own_child_is_proof_and_no_danger(counters: Counters, max_crashes: int) -> None:
+    move = after_child_crash(counters, ERROR, max_crashes=max_crashes)
+    assert (move.crashes, move.failures, move.error) == (counters.crashes + 1, counters.failures, ERROR)
+    if move.crashes >= max_crashes:
+        assert isinstance(move, Finish)
+        assert move.status is Status.FAILED
+    else:
+        assert isinstance(move, Requeue)
+        assert (move.kind, move.reason, move.suspect) == (AttemptKind.CRASHED, Reason.CRASHED, False)
 
 
 @pytest.mark.parametrize(

@@ -171,9 +171,16 @@ def test_what_is_wrong_is_said(body: object, problem: str) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("lag_ms", float("nan")), ("lag_ms", "1"), ("lag_ms", True), ("table_hash", b"ab"), ("table_hash", "a" * 257),
-     ("draining", 1), ("draining", None)],
-)  # fmt: skip
+    [
+        ("lag_ms", float("nan")),
+        ("lag_ms", "1"),
+        ("lag_ms", True),
+        ("table_hash", b"ab"),
+        ("table_hash", "a" * 257),
+        ("draining", 1),
+        ("draining", None),
+    ],
+)
 def test_a_heartbeat_with_a_wrong_field_is_refused(field: str, value: object) -> None:
     beat = Heartbeat(incarnation=3, view=7, sequence=9, lag_ms=0.5, table_hash="ab", credit=5)
     with pytest.raises(UndecodableMessage, match=f"beat.{field}: "):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.core.backoff import Backoff, ceiling_s
+from runtime.core.backoff import Backoff, delay_s
 from runtime.core.restarts import GiveUp, History, Restart, RestartPolicy, record
 
 POLICIES = st.builds(
@@ -30,7 +30,7 @@ def test_decisions_are_those_of_a_naive_count(
         if in_window > policy.max_restarts:
             assert decision == GiveUp(in_window)
             break
-        assert decision == Restart(jitter * ceiling_s(policy.backoff, in_window))
+        assert decision == Restart(delay_s(policy.backoff, in_window, jitter))
         assert len(history) == in_window <= policy.max_restarts
 
 
