@@ -100,7 +100,9 @@ class Life(Generic[M]):
                     behavior = fresh
                     self._has_started(limit)
                     await self._turns(behavior)
-        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - _why sorts out what it means
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):  # the process or the loop ends
+            raise
+        except BaseException as exc:  # noqa: BLE001 - _why sorts out what it means
             error = exc
         finally:
             self._limit = None
@@ -166,11 +168,12 @@ class Life(Generic[M]):
             if self._ending:
                 return None
             return TimeoutError(f"{self._cell.name}: started took longer than {self._spec.start_s:g} s")
-        if isinstance(error, asyncio.CancelledError):  # not of this task: of something that it awaited
-            failure = RuntimeError(f"{self._cell.name}: something that it awaited was cancelled")
-            failure.__cause__ = error
-            return failure
-        return error if isinstance(error, Exception) else None
+        if error is None or isinstance(error, Exception):
+            return error
+        # a CancelledError here is not of this task: of something that it awaited
+        failure = RuntimeError(f"{self._cell.name}: ended by {error!r}")
+        failure.__cause__ = error
+        return failure
 
     async def _wind_up(self, behavior: Behavior[M] | None, *, killed: bool) -> None:
         failure, cell = self.failure, self._cell

@@ -94,18 +94,22 @@ async def test_control_overtakes_and_is_not_refused_by_a_full_mailbox() -> None:
 
 @simulated
 async def test_a_busy_actor_gives_others_their_turn() -> None:
-    """It sends itself a message from every message; neither timers nor other actors starve."""
-    journal = Journal()
+    """It sends itself a message from every message; others do not wait until it has had enough."""
+    handled = 0
 
     class Busy(Behavior[Note]):
         async def receive(self, ctx: ActorContext[Note], message: Note) -> None:
-            ctx.self.tell(message)
+            nonlocal handled
+            handled += 1
+            if handled < 10_000:
+                ctx.self.tell(message)
 
     async with system() as actors:
         busy = await actors.spawn(ChildSpec(name="busy", make=Busy))
-        other = await actors.spawn(spec(journal))
+        other = await actors.spawn(spec(Journal()))
         busy.tell(Note("again"))
         assert await other.ask(Echo("hello"), 1) == "hello"
+        assert handled < 1_000
 
 
 @simulated
@@ -782,6 +786,22 @@ async def test_an_actor_may_stop_itself_in_a_turn(how: str) -> None:
         assert ref.stopped
         assert actors.depths() == {}
     assert journal.lines == ["started", "stopped"]
+
+
+@simulated
+async def test_an_exception_outside_of_the_usual_tree_is_a_failure_too() -> None:
+    class Odd(BaseException):
+        pass
+
+    def odd(_: ActorContext[Any]) -> None:
+        raise Odd
+
+    async with system() as actors:
+        ref = await actors.spawn(spec(Journal()))
+        with pytest.raises(ActorRestarted) as caught:
+            await ref.ask(Do(odd), 1)
+        assert str(caught.value.__cause__) == "probe: ended by Odd()"
+        assert await ref.ask(Echo("back"), 10) == "back"
 
 
 @pytest.mark.parametrize("restart", [Restart.PERMANENT, Restart.TRANSIENT])
