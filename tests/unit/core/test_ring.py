@@ -6,11 +6,13 @@ import sys
 from collections import Counter
 from hashlib import blake2b
 from math import log, sqrt
+from zlib import crc32
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runtime.core import ring
 from runtime.core.ring import VNODES, build_table, moved, shares, table_hash
 from runtime.core.slots import SLOTS
 
@@ -46,6 +48,13 @@ def test_owners_are_those_of_a_linear_scan(nodes: dict[str, float], slots: list[
 @settings(max_examples=10, deadline=None)
 @given(NODES)
 def test_the_order_of_the_nodes_does_not_matter(nodes: dict[str, float]) -> None:
+    assert build_table(nodes) == build_table(dict(reversed(nodes.items())))
+
+
+def test_nor_does_it_where_points_collide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two points at one place are rare with 64 bits; with 10 bits most are."""
+    monkeypatch.setattr(ring, "_point", lambda key: crc32(key.encode()) & 0x3FF)
+    nodes = cluster(5)
     assert build_table(nodes) == build_table(dict(reversed(nodes.items())))
 
 
