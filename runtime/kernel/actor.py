@@ -318,14 +318,17 @@ class ActorContext(Generic[M]):
                 _log.error("%s: detached work does not end when cancelled", self.self.name)
 
     def _detached(self, reply: Reply[Any] | None, task: asyncio.Task[Any]) -> None:
+        """The work is over: its asker gets what came of it; without one its failure is that of this life."""
         self._work.discard(task)
+        error: BaseException | None
         if task.cancelled():
-            if reply is not None:
-                reply.fail(AskError(f"{self.self.name}: the work on {reply.kind} was cancelled"))
-        elif not isinstance(error := task.exception(), Exception):
+            error = AskError(f"{self.self.name}: detached work was cancelled")
+        else:
+            error = task.exception()
+        if error is None:
             if reply is not None:
                 reply.send(task.result())
         elif reply is not None:
             reply.fail(error)
-        else:
-            self._life.interrupt(error)
+        elif not (task.cancelled() and self._closed):  # else it was cancelled with this life
+            self._life.interrupt(error if isinstance(error, Exception) else RuntimeError(repr(error)))

@@ -10,7 +10,6 @@ import asyncio
 import heapq
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -84,13 +83,14 @@ class ManualClock:
         self._busy = busy
         self._now_s = 0.0
         self._timers: list[_ManualTimer] = []
-        self._order = count()
+        self._set = 0  # timers so far
 
     def now_s(self) -> float:
         return self._now_s
 
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
-        timer = _ManualTimer(self._now_s + max(0.0, delay_s), next(self._order), callback)
+        self._set += 1
+        timer = _ManualTimer(self._now_s + max(0.0, delay_s), self._set, callback)
         heapq.heappush(self._timers, timer)
         return timer
 
@@ -144,7 +144,7 @@ class ManualClock:
             seen = now
 
     def _progress(self) -> tuple[int, set[asyncio.Task[object]]]:
-        return len(self._timers), asyncio.all_tasks()
+        return self._set, asyncio.all_tasks()
 
 
 class _ManualTimer:

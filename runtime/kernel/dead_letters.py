@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from runtime.kernel.clock import Clock
 
 LOG_EVERY_S: Final = 10.0  # at most one line per (reason, actor) in this time
+REMEMBERED_MAX: Final = 1000  # pairs of (reason, actor); then sampling begins anew
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ class DeadLetters:
 
     def _sample(self, reason: Drop, actor: str, kind: str) -> None:
         now_s = self._clock.now_s()
+        if len(self._logged) >= REMEMBERED_MAX:
+            self._logged.clear()
         at_s, silent = self._logged.get((reason, actor), (-LOG_EVERY_S, 0))
         if now_s - at_s < LOG_EVERY_S:
             self._logged[reason, actor] = (at_s, silent + 1)

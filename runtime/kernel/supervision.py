@@ -52,7 +52,7 @@ class Strategy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Supervision:
-    """How an actor (or the system) treats its children."""
+    """How an actor (or the system) treats its children; `restarts` bounds all of them together, as in OTP."""
 
     strategy: Strategy = Strategy.ONE_FOR_ONE
     restarts: RestartPolicy = field(default_factory=RestartPolicy)

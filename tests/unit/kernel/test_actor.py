@@ -448,6 +448,26 @@ async def test_detached_work_that_nobody_waits_for_fails_its_actor() -> None:
 
 
 @simulated
+async def test_detached_work_that_is_cancelled_by_something_else_is_a_failure_too() -> None:
+    journal = Journal()
+
+    async def await_a_cancelled_thing() -> None:
+        thing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        thing.cancel()
+        await thing
+
+    async with system() as actors:
+        ref = await actors.spawn(spec(journal))
+        asked = Do(lambda ctx: ctx.detach(await_a_cancelled_thing(), ctx.defer()))
+        with pytest.raises(AskError, match="probe: detached work was cancelled"):
+            await ref.ask(asked, 10)
+        assert journal.starts == 1
+        ref.tell(Do(lambda ctx: ctx.detach(await_a_cancelled_thing())))
+        await asyncio.sleep(1)
+        assert journal.starts == 2
+
+
+@simulated
 async def test_an_error_for_an_asker_who_left_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with system() as actors:
         ref = await actors.spawn(spec(Journal()))
