@@ -39,7 +39,7 @@ def test_the_ceiling_is_the_repeated_product(policy: Backoff, failures: int) -> 
     assert ceiling_s(policy, failures) == pytest.approx(float(dumb_ceiling(policy, failures)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(policies(), st.integers(1, 10**12), JITTER)
 def test_a_delay_is_never_beyond_its_ceiling_nor_the_maximum(
     policy: Backoff, failures: int, jitter: float

@@ -132,7 +132,7 @@ def test_what_json_cannot_hold_is_an_error() -> None:
 # -- faults -----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(ANY)
 @example({"a": [0, {"b": 2**63}], "c": -math.inf})
 def test_every_bad_number_is_pointed_at(value: Any) -> None:
@@ -145,7 +145,7 @@ def test_every_bad_number_is_pointed_at(value: Any) -> None:
         assert not isinstance(leaf, dict | list)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(ANY)
 @example({"\0": "\ud800", "a": ["\0"]})
 def test_every_bad_text_is_pointed_at(value: Any) -> None:
@@ -209,7 +209,7 @@ def test_reading_is_exact_or_refused(value: Any) -> None:
             assert same(read_json(body), value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=12) | st.text('[]{}",:0123456789eE.-tfn\\u', max_size=30).map(str.encode))
 def test_rubbish_is_a_value_error_or_json(body: bytes) -> None:
     try:

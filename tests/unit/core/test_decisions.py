@@ -61,7 +61,7 @@ def test_a_failure_with_attempts_left_waits_for_its_backoff() -> None:
     assert timed_out.kind is AttemptKind.TIMED_OUT
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(COUNTERS, JITTER, st.booleans())
 def test_exactly_the_last_allowed_failure_is_a_dead_letter(
     counters: Counters, jitter: float, final: bool
@@ -140,7 +140,7 @@ def test_a_poison_task_runs_alone_from_its_second_crash_and_dies_with_its_third(
     assert third == Finish(status=Status.FAILED, failures=1, crashes=3, error=error)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(COUNTERS, st.booleans(), st.integers(1, 6))
 def test_only_a_crash_alone_is_ever_the_end(counters: Counters, alone: bool, max_crashes: int) -> None:
     move = after_crash(counters, alone=alone, max_crashes=max_crashes)

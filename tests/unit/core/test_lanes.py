@@ -79,7 +79,7 @@ class DumbWheel:
         return band
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(TURNS, st.lists(st.tuples(st.integers(1, 60), st.integers(0, 2**12 - 1)), max_size=20))
 def test_choices_are_those_of_the_dumb_reference(turns: list[Turn], rounds: list[tuple[int, int]]) -> None:
     """In every round each band's bit says whether its ask comes back full or empty."""
@@ -110,7 +110,7 @@ def test_choices_are_those_of_the_dumb_reference(turns: list[Turn], rounds: list
 # -- laws -------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(TURNS, st.lists(st.tuples(st.integers(1, 60), st.integers(0, 2**12)), min_size=1, max_size=20))
 def test_limits_always_add_up_to_the_free_capacity(turns: list[Turn], choices: list[tuple[int, int]]) -> None:
     lanes = lanes_of(turns)

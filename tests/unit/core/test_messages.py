@@ -96,7 +96,7 @@ def test_every_message_has_its_golden_bytes() -> None:
     assert {type(message) for message, _ in GOLDEN} == set(get_args(Message))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(MESSAGES)
 def test_what_is_encoded_is_decoded(message: Message) -> None:
     decoded = decode(encode(message))
@@ -198,7 +198,7 @@ def check_foreign(body: bytes) -> None:
     assert decode(encode(message)) == message
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=60))
 @example(b"\xdf\xff\xff\xff\xff")  # a map of four billion
 @example(b"\xdd\xff\xff\xff\xff")  # an array of four billion
@@ -214,7 +214,7 @@ def test_random_bytes_decode_to_nothing_or_one_of_ours(body: bytes) -> None:
     check_foreign(body)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(MESSAGES, st.data())
 def test_mutated_messages_decode_to_nothing_or_one_of_ours(message: Message, data: st.DataObject) -> None:
     body = bytearray(encode(message))

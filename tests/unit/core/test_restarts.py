@@ -17,7 +17,7 @@ POLICIES = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(POLICIES, st.lists(st.integers(0, 8), min_size=1, max_size=30), st.floats(0, 1, exclude_max=True))
 def test_decisions_are_those_of_a_naive_count(
     policy: RestartPolicy, gaps_s: list[int], jitter: float
