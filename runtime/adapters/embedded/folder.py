@@ -17,6 +17,7 @@ import re
 import shutil
 import stat
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +35,7 @@ SOCKET_NAME: Final = ".s.PGSQL.5432"
 _SOCKET_PATH_MAX: Final = 103
 # PostgreSQL and asyncpg both split lists of hosts at commas; other signs need quoting in one or the other.
 _PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9_./+@=~-]+")
+_SYNC_THREADS: Final = 8
 _FRESH_KEEPS: Final = {MARKER, "lock"}
 
 
@@ -133,6 +135,27 @@ class DataFolder:
             )
         (self.path / ".gitignore").write_text("*\n", encoding="ascii")
         marker.write_text(_MARKER_TEXT, encoding="ascii")
+
+
+def sync_tree(root: Path) -> None:
+    """Make all files below `root` survive a crash of the machine.
+
+    As initdb does it one by one, a thousand small files take half a second, several where the disk is busy;
+    asked for together, they share the disk's work.
+    """
+    paths = [Path(folder, name) for folder, _, names in os.walk(root) for name in ("", *names)]
+    with ThreadPoolExecutor(_SYNC_THREADS) as threads:
+        for _ in threads.map(sync, paths):
+            pass  # an error comes out here
+
+
+def sync(path: Path) -> None:
+    """Make one file, or the names in one folder, survive a crash of the machine."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _short_temporary_dir() -> str:

@@ -19,7 +19,7 @@ import asyncpg
 
 from runtime.adapters.embedded.binaries import Binaries, find_binaries
 from runtime.adapters.embedded.child import Child, exited, spawn
-from runtime.adapters.embedded.folder import SOCKET_NAME, DataFolder
+from runtime.adapters.embedded.folder import SOCKET_NAME, DataFolder, sync, sync_tree
 from runtime.adapters.embedded.identity import Identity, choose_identity
 from runtime.adapters.embedded.orphans import end_orphans
 from runtime.errors import EmbeddedError
@@ -131,10 +131,15 @@ class EmbeddedPostgres:
             "trust",
             "--no-locale",
         ]
-        code = await self._run([*command, "--encoding", "UTF8", "--no-instructions"], identity)
+        code = await self._run([*command, "--encoding", "UTF8", "--no-instructions", "--no-sync"], identity)
         if code != 0:
             raise EmbeddedError(f"initdb failed with code {code}; {self._last_words()}")
+        durable = self._settings["fsync"] != "off"
+        if durable:
+            await asyncio.to_thread(sync_tree, half)
         half.rename(self.folder.cluster)
+        if durable:
+            sync(self.folder.path)  # or a crash of the machine could undo the name, and with it all commits
 
     async def _run(self, command: list[str | Path], identity: Identity) -> int:
         with self.folder.log.open("ab") as log:
