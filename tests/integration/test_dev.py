@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, Final
+import urllib.request
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -305,4 +308,69 @@ def test_a_second_ctrl_c_does_not_wait_for_the_drain(dev: Dev) -> None:
         process.signal(signal.SIGINT)
         assert process.wait_exit(10) == 0
         process.wait_line("node here does not end: killed")
+        process.wait_no_survivors()
+
+
+WORK: Final = """
+import os, time
+from pathlib import Path
+from actors import Context, handler
+
+@handler("greet")
+async def greet(ctx: Context, name: str) -> str:
+    return f"hello {name}"
+
+@handler("burn", cpu=True)
+def burn(ctx: Context, seconds: float) -> int:
+    Path("burning").touch()
+    time.sleep(seconds)
+    return 1
+
+@handler("die", max_attempts=1)
+async def die(ctx: Context) -> None:
+    os._exit(9)
+"""
+
+
+def submit(url: str, handler: str, wait_s: int = 20, **payload: object) -> dict[str, Any]:
+    """What the node says of a new task."""
+    body = json.dumps({"handler": handler, "payload": payload}).encode()
+    request = urllib.request.Request(url + f"/v1/tasks?wait={wait_s}", body)  # noqa: S310 - our node on loopback
+    request.add_header("Content-Type", "application/json")
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - as above
+        task: dict[str, Any] = json.load(answer)
+    return task
+
+
+def test_with_a_real_node_tasks_are_done_and_outlive_kill_9(dev: Dev) -> None:
+    dev.tasks.write_text(WORK)
+    with dev.run(stub=False) as process:
+        url = opened(process)
+        done = submit(url, "greet", name="world")
+        assert done["result"] == "hello world"
+        submit(url, "burn", wait_s=0, seconds=300)
+        wait_until((dev.folder / "burning").exists, 20, lambda: process.output)
+        process.kill()  # in the middle of a body that runs in a process of its own
+        process.wait_no_survivors()
+    with dev.run(stub=False) as process:
+        again = json.loads(wait_url(f"{opened(process)}/v1/tasks/{done['id']}", process=process))
+        assert (again["state"], again["result"]) == ("succeeded", "hello world")
+        process.signal(signal.SIGINT)
+        process.wait_line("Ctrl-C again: at once")
+        process.signal(signal.SIGINT)  # the burning one, taken up again, would hold up the drain
+        assert process.wait_exit() == 0
+        process.wait_no_survivors()
+
+
+def test_with_a_real_node_a_handler_that_ends_the_process_does_not_end_the_session(dev: Dev) -> None:
+    dev.tasks.write_text(WORK)
+    with dev.run(stub=False) as process:
+        url = opened(process)
+        with suppress(OSError):  # the node dies with the question
+            submit(url, "die")
+        process.wait_line("exited with code 9; it starts again in 0.5 s")
+        wait_url(f"{url}/readyz", process=process)
+        assert submit(url, "greet", name="again")["result"] == "hello again"
+        process.signal(signal.SIGTERM)
+        assert process.wait_exit() == 0
         process.wait_no_survivors()

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import signal
+import sys
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
+import pytest
+
+from tests.support.processes import ROOT, spawned
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.services import PostgresServer
+
+# A test that shows its database and then waits to be interrupted.
+SESSION: Final = """
+import threading
+def test_it(pg_dsn):
+    print("dsn", pg_dsn, flush=True)
+    threading.Event().wait()
+"""
 
 
 async def _tables(dsn: str) -> int:
@@ -53,3 +68,29 @@ def test_what_one_database_holds_no_other_sees_and_no_later_one(pg_server: Postg
         assert not pg_server.run(left(second))
     with pg_server.database(migrated=True) as third:
         assert not pg_server.run(left(third))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+def test_a_session_that_is_interrupted_leaves_no_server(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "test_waits.py").write_text(SESSION)
+    (tmp_path / "conftest.py").write_text("from tests.conftest import pg_dsn, pg_server\n")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-s",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        tmp_path,
+        tmp_path,
+    ]
+    environment = {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    with spawned(*command, env=environment, cwd=tmp_path) as session:
+        session.wait_line(r"dsn postgresql://")
+        assert "postgres" in {p.name for p in session.survivors()}
+        session.signal(number)
+        session.wait_exit()
+        session.wait_no_survivors()
+        left = [p.name for p in tmp_path.glob("noria-test-pg-*")]
+        assert left == [] or number != signal.SIGINT

@@ -13,13 +13,13 @@ killed server or client could notice (synchronous_commit, WAL, locks) is as in p
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -29,6 +29,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import asyncpg
 
 from runtime.adapters.embedded import Binaries, EmbeddedPostgres
+from runtime.adapters.embedded.orphans import server_processes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 PG15_BIN: Final = Path("/usr/lib/postgresql/15/bin")
 DSN_VARIABLE: Final = "NORIA_TEST_POSTGRES_DSN"
 FAST: Final = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
-_MIGRATIONS: Final = Path(__file__).parents[2] / "runtime/adapters/postgres/migrations"
+_PREFIX: Final = "noria-test-pg-"
+_STALE_S: Final = 3600
 
 
 T = TypeVar("T")
@@ -78,7 +80,11 @@ class PostgresServer:
         """Name of a new database with all migrations applied, cloned from a template made once."""
         if self._template is None:
             self._template = self.create_empty()
-            self.run(apply_migrations(self.dsn_of(self._template)))
+            from runtime.adapters.postgres.migrate import (
+                migrate,  # only for those who need it, and no loop runs
+            )
+
+            self.run(migrate(self.dsn_of(self._template)))
         return self._create(self._template)
 
     def drop(self, name: str) -> None:
@@ -127,7 +133,8 @@ class PostgresServer:
 @contextmanager
 def embedded_server(binaries: Binaries | None = None) -> Iterator[PostgresServer]:
     """An own server in a temporary folder; `binaries` defaults to those that `noria dev` uses."""
-    folder = Path(tempfile.mkdtemp(prefix="noria-test-pg-"))
+    _remove_left_behind()
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     postgres = EmbeddedPostgres(folder / "data", binaries=binaries, settings=FAST)
     try:
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
@@ -141,6 +148,16 @@ def embedded_server(binaries: Binaries | None = None) -> Iterator[PostgresServer
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _remove_left_behind() -> None:
+    """Delete folders of sessions that were killed: their servers ended with them, their files could not."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _STALE_S and not server_processes(
+                folder / "data/postgres"
+            ):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
 def main_server() -> Iterator[PostgresServer]:
     """The server named by NORIA_TEST_POSTGRES_DSN, else an own one of the embedded version."""
@@ -150,22 +167,6 @@ def main_server() -> Iterator[PostgresServer]:
     else:
         with embedded_server() as server:
             yield server
-
-
-async def apply_migrations(dsn: str) -> None:
-    """Bring an empty database to the newest schema."""
-    if importlib.util.find_spec("runtime.adapters.postgres.migrate") is not None:
-        migrate = importlib.import_module("runtime.adapters.postgres.migrate").migrate
-        await migrate(dsn)
-        return
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute("CREATE SCHEMA IF NOT EXISTS noria")
-        for file in sorted(_MIGRATIONS.glob("*.sql")):
-            async with connection.transaction():
-                await connection.execute(file.read_text(encoding="utf-8"))
-    finally:
-        await connection.close()
 
 
 def postgresql_15() -> Binaries:
