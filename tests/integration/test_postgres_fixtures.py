@@ -74,7 +74,7 @@ def test_what_one_database_holds_no_other_sees_and_no_later_one(pg_server: Postg
 def test_a_session_that_is_interrupted_leaves_no_server(tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "test_waits.py").write_text(SESSION)
     (tmp_path / "conftest.py").write_text("from tests.conftest import pg_dsn, pg_server\n")
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         "-m",
         "pytest",
