@@ -1,9 +1,11 @@
 """The record on PostgreSQL 15 and newer, through asyncpg.
 
-queries/*.sql   all SQL, by table            queries.py      loads it, checked at import
+queries/*.sql   all SQL, by what it is for   queries.py      loads it, checked at import
 migrations/     the schema, forward only     migrate.py      applies it
 connections.py  who speaks over which        translate.py    whose fault an error is
-accepting, claiming, settling, control, reading, members: the ports, one idea each; store.py is their sum
+rows.py         records to values            scanning.py     which index a filter may walk
+accepting, claiming, settling, repairing, control, reading, members: one idea each; store.py is their sum
+lease.py        renewal, apart from all of it
 """
 
 from runtime.adapters.postgres.migrate import migrate

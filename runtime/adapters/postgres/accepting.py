@@ -1,254 +1,283 @@
 """Accepting tasks: one transaction for a whole batch of groups.
 
-The insert takes every row whose id and key are new. What it does not return is read by a second statement and judged:
-our own earlier commit, the same request, or another request under the same key. A group that falls takes the batch's
-transaction with it, and the others are stored without it.
+Law: the answer is as if the groups had come one after the other, and a group is stored whole or not at all.
+One statement inserts every row whose id and key are new; what it skips is read by a second one and judged:
+an earlier commit of ours whose answer was lost, the same request, or another request under that key. A
+group that falls takes the transaction with it, and the others are stored without it. Ids are chosen before,
+so repeating a batch is safe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
-from uuid import UUID
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final
 
-import asyncpg
-import orjson
-
-from runtime.adapters.postgres.connections import Connection, Connections
 from runtime.adapters.postgres.queries import SQL
-from runtime.adapters.postgres.translate import ContentRefused, TryAgain, translated
+from runtime.adapters.postgres.rows import text_array, uuid_of
+from runtime.adapters.postgres.translate import ContentRefused, TryAgain, repeated, translated
 from runtime.core.task import Acceptance, Duplicate, KeyReused, NewTask, Refused, Stored, Undone
-from runtime.errors import Unavailable
 
-Groups = Sequence[Sequence[NewTask]]
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    import asyncpg
+
+    from runtime.adapters.postgres.connections import Connections, Session
+
+Group = Sequence[NewTask]
 Key = tuple[str, str]  # tenant, idempotency key
-
-_TRIES: Final = 5
+_UNDONE: Final = Undone()
 
 
 class Accepting:
     _connections: Connections
 
-    async def accept(self, groups: Groups) -> list[list[Acceptance]]:
-        answers: list[list[Acceptance] | None] = [None] * len(groups)
-        await self._accept_some(groups, list(range(len(groups))), answers)
-        return [answer for answer in answers if answer is not None]
+    async def accept(self, groups: Sequence[Group]) -> list[list[Acceptance]]:
+        """Raises Unavailable, Overloaded."""
+        answers: dict[int, list[Acceptance]] = {}
+        rows = sum(map(len, groups))
+        if rows:
+            async with self._connections.accept.deadline(rows):
+                await self._accept_some(groups, range(len(groups)), answers)
+        return [answers.get(place, []) for place in range(len(groups))]
 
     async def _accept_some(
-        self, groups: Groups, indices: list[int], answers: list[list[Acceptance] | None]
+        self, groups: Sequence[Group], places: Sequence[int], answers: dict[int, list[Acceptance]]
     ) -> None:
-        """Where PostgreSQL refuses the content of some row, halves go alone until the guilty group stands alone."""
+        """Where PostgreSQL refuses some row, halves go on their own until the guilty group stands alone."""
+        some = [groups[place] for place in places]
         try:
-            found = await self._accept_repeatedly([groups[index] for index in indices])
+            found = await repeated(lambda: self._accept_once(some))
         except ContentRefused as refused:
-            if len(indices) == 1:
-                group = groups[indices[0]]
-                answers[indices[0]] = await self._blame(group, refused)
+            if len(places) == 1:
+                answers[places[0]] = await self._blame(some[0], refused.detail)
                 return
-            half = len(indices) // 2
-            await self._accept_some(groups, indices[:half], answers)
-            await self._accept_some(groups, indices[half:], answers)
-            return
-        for index, answer in zip(indices, found, strict=True):
-            answers[index] = answer
+            half = len(places) // 2
+            await self._accept_some(groups, places[:half], answers)
+            await self._accept_some(groups, places[half:], answers)
+        else:
+            answers.update(zip(places, found, strict=True))
 
-    async def _blame(self, group: Sequence[NewTask], refused: ContentRefused) -> list[Acceptance]:
-        """Which tasks of a refused group are the guilty ones: each is tried alone, and taken back."""
+    async def _accept_once(self, groups: Sequence[Group]) -> list[list[Acceptance]]:
+        async with self._connections.accept.session(sum(map(len, groups))) as session:
+            return await accept_on(session, groups)
+
+    async def _blame(self, group: Group, detail: str) -> list[Acceptance]:
+        """What each task of a group comes to that holds a refused row: all is tried and taken back."""
         if len(group) == 1:
-            return [Refused(str(refused))]
-        verdicts: list[Acceptance] = []
-        async with self._connections.accept.connection() as connection:
-            for task in group:
-                verdicts.append(await _try_alone(connection, task))
-        return (
-            verdicts
-            if any(isinstance(v, Refused) for v in verdicts)
-            else [Refused(str(refused)) for _ in group]
-        )
-
-    async def _accept_repeatedly(self, groups: Groups) -> list[list[Acceptance]]:
-        for attempt in range(_TRIES):
-            try:
-                async with self._connections.accept.connection() as connection:
-                    return await accept_on(connection, groups)
-            except TryAgain:
-                if attempt == _TRIES - 1:
-                    raise
-        raise AssertionError("unreachable")
+            return [Refused(detail)]
+        async with self._connections.accept.session(len(group)) as session:
+            bad = await _refused_among(session, range(len(group)), group)
+            if not bad:  # all fine one by one: what was refused is the batch as such
+                return [Refused(detail)] * len(group)
+            good = [task for place, task in enumerate(group) if place not in bad]
+            async with session.trial():
+                plan = Plan([good])
+                judged = plan.judge(await insert(session, plan.leaders)) if good else []
+        others = iter(_undone(judged[0] or [], good) if judged else ())
+        return [Refused(bad[place]) if place in bad else next(others, _UNDONE) for place in range(len(group))]
 
 
-async def _try_alone(connection: Connection, task: NewTask) -> Acceptance:
-    transaction = connection.transaction()
-    await transaction.start()
+async def accept_on(session: Session, groups: Sequence[Group]) -> list[list[Acceptance]]:
+    """One statement is the transaction where nothing can fall in part (Plan.separable)."""
+    answers: dict[int, list[Acceptance]] = {}
+    while True:
+        places = [place for place in range(len(groups)) if place not in answers]
+        plan = Plan([groups[place] for place in places])
+        if plan.separable:
+            judged = plan.judge(await insert(session, plan.leaders))
+            fallen = False
+        else:
+            judged, fallen = await _insert_whole(session, plan)
+        answers |= {
+            place: answer
+            for place, answer in zip(places, judged, strict=True)
+            if answer is not None and (not fallen or falls(answer))
+        }
+        if len(answers) == len(groups):
+            return [answers[place] for place in range(len(groups))]
+
+
+async def _insert_whole(session: Session, plan: Plan) -> tuple[list[list[Acceptance] | None], bool]:
+    """What the groups come to, and whether some fell, so that nothing was stored."""
+    try:
+        async with session.transaction():
+            judged = plan.judge(await insert(session, plan.leaders))
+            _raise_if_fallen(judged)
+    except _FallenError as fallen:
+        return fallen.judged, True
+    return judged, False
+
+
+def _raise_if_fallen(judged: list[list[Acceptance] | None]) -> None:
+    if any(answer is None or falls(answer) for answer in judged):
+        raise _FallenError(judged)
+
+
+class _FallenError(Exception):
+    """Rolls the transaction back."""
+
+    def __init__(self, judged: list[list[Acceptance] | None]) -> None:
+        super().__init__()
+        self.judged = judged
+
+
+async def _refused_among(session: Session, places: Sequence[int], group: Group) -> dict[int, str]:
+    """Which rows are refused, with what PostgreSQL says; by halving, each half tried and taken back."""
     try:
         with translated():
-            await connection.fetch(SQL.accept, *arrays([task]))
-            rows = await connection.fetch(SQL.accept_existing, [], *_keys([task]))
+            async with session.trial():
+                await session.fetch(SQL.accept, *columns([group[place] for place in places]))
     except ContentRefused as refused:
-        return Refused(str(refused))
-    finally:
-        await transaction.rollback()
-    return Duplicate(rows[0]["id"]) if rows and rows[0]["id"] != task.id else Undone()
+        if len(places) == 1:
+            return {places[0]: refused.detail}
+        half = len(places) // 2
+        first = await _refused_among(session, places[:half], group)
+        return first | await _refused_among(session, places[half:], group)
+    return {}
 
 
-async def accept_on(connection: Connection, groups: Groups) -> list[list[Acceptance]]:
-    """Store the groups that can be stored, in one transaction; as if they came one after the other."""
-    answered: dict[int, list[Acceptance]] = {}
-    while True:
-        going = [index for index in range(len(groups)) if index not in answered]
-        plan = Plan([groups[index] for index in going])
-        own = connection.transaction() if plan.keyed and not connection.is_in_transaction() else None
-        if own is not None:
-            await own.start()
-        answers = plan.judge(*await _insert(connection, plan.leaders))
-        falls = {
-            i: answer for i, answer in zip(going, answers, strict=True) if answer is None or _falls(answer)
-        }
-        if own is None or not falls:
-            if own is not None:
-                await own.commit()
-            answered |= {
-                i: [Undone()] if answer is None else answer for i, answer in zip(going, answers, strict=True)
-            }
-            return [answered[index] for index in range(len(groups))]
-        await own.rollback()
-        answered |= {i: answer for i, answer in falls.items() if answer is not None}
+# -- one statement -----------------------------------------------------------------------------------
 
 
-def _falls(answer: Sequence[Acceptance]) -> bool:
-    return any(isinstance(one, KeyReused | Undone) for one in answer)
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the insert stored, and what was there before, by id and by key."""
+
+    stored: Mapping[UUID, Stored]
+    by_id: Mapping[UUID, Stored]
+    by_key: Mapping[Key, tuple[UUID, bytes]]  # id, digest
 
 
-async def _insert(
-    connection: Connection, tasks: Sequence[NewTask]
-) -> tuple[dict[UUID, Stored], list[asyncpg.Record]]:
-    if not tasks:
-        return {}, []
-    rows = await connection.fetch(SQL.accept, *arrays(tasks))
-    stored = {row[0]: Stored(*row) for row in rows}
+async def insert(session: Session, tasks: Sequence[NewTask]) -> Found:
+    rows = await session.fetch(SQL.accept, *columns(tasks))
+    stored = {row[0]: Stored(uuid_of(row[0]), row[1], row[2], row[3]) for row in rows}
+    if len(stored) == len(tasks):
+        return Found(stored, {}, {})
     missing = [task for task in tasks if task.id not in stored]
-    if not missing:
-        return stored, []
-    existing = await connection.fetch(SQL.accept_existing, [task.id for task in missing], *_keys(missing))
-    return stored, existing
+    keyed = [task for task in missing if task.idempotency_key is not None]
+    existing = await session.fetch(
+        SQL.existing,
+        [task.id for task in missing],
+        [task.tenant for task in keyed],
+        [task.idempotency_key for task in keyed],
+    )
+    return Found(stored, *_by_id_and_key(existing))
 
 
-def _keys(tasks: Iterable[NewTask]) -> tuple[list[str], list[str]]:
-    keyed = [task for task in tasks if task.idempotency_key is not None]
-    return [task.tenant for task in keyed], [task.idempotency_key or "" for task in keyed]
+def _by_id_and_key(
+    rows: Sequence[asyncpg.Record],
+) -> tuple[dict[UUID, Stored], dict[Key, tuple[UUID, bytes]]]:
+    by_id: dict[UUID, Stored] = {}
+    by_key: dict[Key, tuple[UUID, bytes]] = {}
+    for pg_id, tenant, key, digest, seq, created_at, run_at in rows:
+        task_id = uuid_of(pg_id)
+        by_id[task_id] = Stored(task_id, seq, created_at, run_at)
+        if key is not None:
+            by_key[tenant, key] = (task_id, digest or b"")
+    return by_id, by_key
+
+
+def columns(tasks: Sequence[NewTask]) -> list[list[Any]]:
+    """The parameters of `accept`: a list per column, empty where no task sets it."""
+    return [
+        [task.id for task in tasks],
+        [task.band for task in tasks],
+        [task.slot for task in tasks],
+        [task.payload for task in tasks],
+        [task.max_attempts for task in tasks],
+        [task.timeout_s for task in tasks],
+        [task.tenant for task in tasks],
+        *(_unless_empty(list(map(value_of, tasks))) for value_of in _RARE),
+    ]
+
+
+def _unless_empty(column: list[Any]) -> list[Any]:
+    return column if any(value is not None for value in column) else []
+
+
+_RARE: Final[tuple[Callable[[NewTask], Any], ...]] = (
+    attrgetter("idempotency_key"),
+    attrgetter("digest"),
+    lambda task: task.delay_s or None,
+    attrgetter("born_on"),
+    lambda task: task.created_by or None,
+    attrgetter("trace_context"),
+    attrgetter("actor_type"),
+    attrgetter("actor_key"),
+    lambda task: text_array(task.prefers) if task.prefers else None,
+    attrgetter("run_at"),
+    attrgetter("expires_at"),
+    attrgetter("metadata"),
+    attrgetter("workflow_id"),
+    lambda task: int(task.payload_codec) or None,
+    attrgetter("payload_key"),
+    attrgetter("payload_ref"),
+)
+
+
+# -- judging -----------------------------------------------------------------------------------------
 
 
 class Plan:
-    """Groups with equal keys folded: of each key the first task (its leader) is sent, the others follow it."""
+    """Groups with equal keys folded: of each key the first task (its leader) is sent, the others follow."""
 
-    def __init__(self, groups: Groups) -> None:
+    def __init__(self, groups: Sequence[Group]) -> None:
         self._groups = groups
-        self.leaders: list[NewTask] = []
         self._leader_of: dict[Key, NewTask] = {}
-        for task in (task for group in groups for task in group):
-            if task.idempotency_key is None:
-                self.leaders.append(task)
-            elif (key := (task.tenant, task.idempotency_key)) not in self._leader_of:
-                self._leader_of[key] = task
-                self.leaders.append(task)
-        self.keyed = bool(self._leader_of)
+        self.leaders: list[NewTask] = []
+        self.separable = True  # no group could be stored in part
+        for group in groups:
+            for task in group:
+                if task.idempotency_key is None:
+                    self.leaders.append(task)
+                    continue
+                self.separable = self.separable and len(group) == 1
+                if self._leader_of.setdefault((task.tenant, task.idempotency_key), task) is task:
+                    self.leaders.append(task)
 
-    def judge(
-        self, stored: dict[UUID, Stored], existing: Sequence[asyncpg.Record]
-    ) -> list[list[Acceptance] | None]:
-        """One answer per task; None for a group that depends on one that fell, to be judged anew without that one."""
-        by_id = {row["id"]: row for row in existing}
-        by_key = {
-            (r["tenant"], r["idempotency_key"]): r for r in existing if r["idempotency_key"] is not None
-        }
+    def judge(self, found: Found) -> list[list[Acceptance] | None]:
+        """One answer per task; None for a group that depends on one that fell: to be judged anew."""
         fallen: set[UUID] = set()
         answers: list[list[Acceptance] | None] = []
         for group in self._groups:
-            if any(task.id not in stored and self._leader(task).id in fallen for task in group):
+            if fallen and any(
+                task.id not in found.stored and self._leader(task).id in fallen for task in group
+            ):
                 answers.append(None)
                 continue
-            answer = [self._judge_one(task, stored, by_id, by_key) for task in group]
-            if _falls(answer):
-                ids = {task.id for task in group}
-                fallen |= ids
-                answer = [_undone(one, ids) for one in answer]
+            answer = [self._judge_one(task, found) for task in group]
+            if falls(answer):
+                fallen.update(task.id for task in group)
+                answer = _undone(answer, group)
             answers.append(answer)
         return answers
 
     def _leader(self, task: NewTask) -> NewTask:
         return task if task.idempotency_key is None else self._leader_of[task.tenant, task.idempotency_key]
 
-    def _judge_one(
-        self,
-        task: NewTask,
-        stored: dict[UUID, Stored],
-        by_id: dict[UUID, asyncpg.Record],
-        by_key: dict[Key, asyncpg.Record],
-    ) -> Acceptance:
-        if task.id in stored:
-            return stored[task.id]
-        if (own := by_id.get(task.id)) is not None:  # an earlier commit of ours, whose answer was lost
-            return Stored(own["id"], own["seq"], own["created_at"], own["run_at"])
-        if task.idempotency_key is None:
-            raise Unavailable(f"task {task.id} was neither stored nor found")
+    def _judge_one(self, task: NewTask, found: Found) -> Acceptance:
+        stored = found.stored.get(task.id) or found.by_id.get(task.id)
+        if stored is not None:
+            return stored
         leader = self._leader(task)
-        row = by_key.get((task.tenant, task.idempotency_key))
-        if row is None and leader is task:  # the other task vanished between the two statements
-            raise TryAgain(f"the task of key {task.idempotency_key!r} vanished while it was looked at")
-        other_id = leader.id if row is None else row["id"]
-        digest = leader.digest if row is None else row["digest"]
-        return Duplicate(other_id) if digest == task.digest else KeyReused(other_id, digest or b"")
+        holder = found.by_key.get((task.tenant, task.idempotency_key or ""))
+        if holder is None and leader is task:  # what was in its way is gone again (retention)
+            raise TryAgain(f"task {task.id} was neither stored nor found")
+        holder_id, digest = holder or (leader.id, leader.digest or b"")
+        return Duplicate(holder_id) if digest == task.digest else KeyReused(holder_id, digest)
 
 
-def _undone(one: Acceptance, group_ids: set[UUID]) -> Acceptance:
-    if isinstance(one, Stored) or (isinstance(one, Duplicate) and one.id in group_ids):
-        return Undone()
-    return one
+def falls(answer: Sequence[Acceptance]) -> bool:
+    return any(isinstance(one, KeyReused) for one in answer)
 
 
-# -- arrays -----------------------------------------------------------------------------------------
-
-
-def arrays(tasks: Sequence[NewTask]) -> list[Any]:
-    """The parameters of `accept`. A column of nothing but nulls (or defaults) is sent as one null."""
+def _undone(answer: Sequence[Acceptance], group: Group) -> list[Acceptance]:
+    """The answers of a group that falls: what was there before stays, what would be new is undone."""
+    ids = {task.id for task in group}
     return [
-        [t.id for t in tasks],
-        [t.band for t in tasks],
-        [t.slot for t in tasks],
-        [t.payload for t in tasks],
-        [t.max_attempts for t in tasks],
-        [t.timeout_s for t in tasks],
-        [t.tenant for t in tasks],
-        *(_or_null([getter(t) for t in tasks]) for getter in _OPTIONAL),
+        _UNDONE if isinstance(one, Stored) or (isinstance(one, Duplicate) and one.id in ids) else one
+        for one in answer
     ]
-
-
-_OPTIONAL: Final[tuple[Callable[[NewTask], Any], ...]] = (
-    lambda t: t.idempotency_key,
-    lambda t: t.digest,
-    lambda t: t.actor_type,
-    lambda t: t.actor_key,
-    lambda t: t.delay_s or None,
-    lambda t: t.run_at,
-    lambda t: t.expires_at,
-    lambda t: None if t.metadata is None else t.metadata.decode(),
-    lambda t: t.created_by or None,
-    lambda t: t.trace_context,
-    lambda t: t.workflow_id,
-    lambda t: int(t.payload_codec) or None,
-    lambda t: t.payload_key,
-    lambda t: t.payload_ref,
-    lambda t: t.born_on,
-    lambda t: _json_array(t.prefers) if t.prefers else None,
-)
-
-
-def _json_array(texts: Sequence[str]) -> str:
-    try:
-        return orjson.dumps(texts).decode()
-    except TypeError as surrogate:
-        raise ContentRefused(f"a tag cannot be stored: {surrogate}") from surrogate
-
-
-def _or_null(column: list[Any]) -> list[Any] | None:
-    return column if any(value is not None for value in column) else None

@@ -1,47 +1,48 @@
-"""A connection for nothing but the lease, usable in an event loop of its own thread."""
+"""A connection for nothing but the lease, usable in an event loop of its own thread.
+
+It shares nothing with the store: a busy loop, a full line or a long query must not make a living node look
+dead.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
-from runtime.adapters.postgres.connections import ANSWER_S, Connection, connect
-from runtime.adapters.postgres.queries import SQL
+from runtime.adapters.postgres import members
+from runtime.adapters.postgres.connections import ANSWER_S, Session, connect
 from runtime.adapters.postgres.translate import translated
-from runtime.errors import IncarnationDead
 
-_STATES = {0: "joining", 1: "active", 2: "draining", 8: "left", 9: "dead"}
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
 
 
 class LeaseConnection:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    """After Unavailable it is of no more use: open another one."""
+
+    def __init__(self, session: Session, answer_s: float) -> None:
+        self._session = session
+        self._answer_s = answer_s
+
+    async def join(self, node: str, lease_s: float, about: Mapping[str, object]) -> int:
+        """As Members.join."""
+        with translated():
+            async with asyncio.timeout(self._answer_s):
+                return await members.join(self._session, node, lease_s, about)
 
     async def renew(self, incarnation: int, lease_s: float) -> float:
-        """As Members.renew."""
+        """As Members.renew: raises IncarnationDead, Unavailable."""
         with translated():
-            return await renew(self._connection, incarnation, lease_s)
+            async with asyncio.timeout(self._answer_s):
+                return await members.renew(self._session, incarnation, lease_s)
 
 
 @asynccontextmanager
-async def open_lease(dsn: str) -> AsyncIterator[LeaseConnection]:
-    """Raises Unavailable."""
-    connection = await connect(dsn, "lease", {}, ANSWER_S)
+async def open_lease(dsn: str, answer_s: float = ANSWER_S) -> AsyncIterator[LeaseConnection]:
+    """Raises Unavailable, SettingsError."""
+    connection = await connect(dsn, "noria lease", {})
     try:
-        yield LeaseConnection(connection)
+        yield LeaseConnection(Session(connection, "lease"), answer_s)
     finally:
         connection.terminate()
-
-
-async def renew(connection: Connection, incarnation: int, lease_s: float) -> float:
-    """Raises IncarnationDead."""
-    if await connection.fetchval(SQL.renew, incarnation, lease_s) is None:
-        raise await not_living(connection, incarnation)
-    return lease_s
-
-
-async def not_living(connection: Connection, incarnation: int) -> IncarnationDead:
-    row = await connection.fetchrow(SQL.lease_of, incarnation)
-    if row is None:
-        return IncarnationDead(f"incarnation {incarnation} is not on record")
-    return IncarnationDead(f"incarnation {incarnation} of {row['node']} is {_STATES[row['state']]}")

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import orjson
-
-from runtime.adapters.postgres.connections import Connections
-from runtime.adapters.postgres.lease import not_living, renew
+from runtime.adapters.postgres.connections import unzipped
 from runtime.adapters.postgres.queries import SQL
-from runtime.core.task import Band, BandKey, HandlerEntry, Lane, NodeView
-from runtime.errors import InvalidInput
+from runtime.adapters.postgres.rows import (
+    STATE_NUMBERS,
+    band_of,
+    handler_of,
+    json_of,
+    node_of,
+    state_name,
+    text_array,
+)
+from runtime.adapters.postgres.translate import repeated
+from runtime.errors import IncarnationDead, InvalidInput
 
-_STATES: Final = {"joining": 0, "active": 1, "draining": 2, "left": 8, "dead": 9}
-_STATE_NAMES: Final = {number: name for name, number in _STATES.items()}
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import asyncpg
+
+    from runtime.adapters.postgres.connections import Connections, Session
+    from runtime.core.task import Band, BandKey, HandlerEntry, NodeView
+
 _SETTABLE: Final = ("joining", "active", "draining", "left")
 
 
@@ -22,92 +33,107 @@ class Members:
     _connections: Connections
 
     async def join(self, node: str, lease_s: float, about: Mapping[str, object]) -> int:
-        async with self._connections.read.connection() as connection:
-            return int(await connection.fetchval(SQL.join, node, lease_s, orjson.dumps(dict(about)).decode()))
+        async with self._connections.read.session() as session:
+            return await join(session, node, lease_s, about)
 
     async def renew(self, incarnation: int, lease_s: float) -> float:
-        async with self._connections.read.connection() as connection:
-            return await renew(connection, incarnation, lease_s)
+        async with self._connections.read.session() as session:
+            return await renew(session, incarnation, lease_s)
 
     async def set_state(self, incarnation: int, state: str) -> None:
+        """Raises InvalidInput, IncarnationDead."""
         if state not in _SETTABLE:
             raise InvalidInput(f"state {state!r} is none of {', '.join(_SETTABLE)}")
-        async with self._connections.read.connection() as connection:
-            if await connection.fetchval(SQL.set_state, incarnation, _STATES[state]) is None:
-                row = await connection.fetchrow(SQL.lease_of, incarnation)
-                if state != "left" or row is None or row["state"] != _STATES["left"]:
-                    raise await not_living(connection, incarnation)
+        async with self._connections.read.session() as session:
+            if await session.row(SQL.set_state, incarnation, STATE_NUMBERS[state]) is None:
+                row = await session.row(SQL.member, incarnation)
+                if state != "left" or row is None or state_name(row["state"]) != "left":
+                    raise not_living(incarnation, row)
 
     async def bury(self, by: int, lease_s: float) -> list[int]:
-        async with self._connections.read.connection() as connection:
-            return [row["incarnation"] for row in await connection.fetch(SQL.bury, by, lease_s)]
+        async def once() -> list[int]:
+            async with self._connections.sweep.session() as session:
+                return [row["incarnation"] for row in await session.fetch(SQL.bury, by, lease_s)]
+
+        return await repeated(once)
 
     async def nodes(self) -> list[NodeView]:
-        async with self._connections.read.connection() as connection:
-            return [
-                NodeView(
-                    node=row["node"],
-                    incarnation=row["incarnation"],
-                    state=_STATE_NAMES[row["state"]],
-                    started_at=row["started_at"],
-                    alive_for_s=row["alive_for_s"],
-                    about=orjson.loads(row["about"]),
-                )
-                for row in await connection.fetch(SQL.nodes)
-            ]
+        async with self._connections.read.session() as session:
+            return [node_of(row) for row in await session.fetch(SQL.nodes)]
 
 
 class Catalog:
     _connections: Connections
 
     async def intern(self, keys: Iterable[BandKey]) -> list[Band]:
-        bands = []
-        async with self._connections.read.connection() as connection:
-            for key in keys:
-                values = (key.handler, int(key.lane), key.tenant, list(key.requires), key.keyed)
-                number = await connection.fetchval(SQL.intern, *values)
-                if number is None:  # made by somebody else between the statement's two halves
-                    number = await connection.fetchval(SQL.intern, *values)
-                bands.append(_band(number, *values))
-        return bands
+        wanted = list(keys)
+        values = unzipped([_columns(key) for key in sorted(set(wanted), key=_columns)], 5)
+        if not wanted:
+            return []
+
+        async def once() -> dict[BandKey, Band]:
+            async with self._connections.read.session() as session:
+                found = await _find_bands(session, values)
+                if len(found) < len(values[0]):
+                    async with session.transaction():
+                        await session.run(SQL.lock_bands)
+                        await session.fetch(SQL.insert_bands, *values)
+                    found = await _find_bands(session, values)
+                return found
+
+        bands = await repeated(once)
+        return [bands[key] for key in wanted]
 
     async def bands(self, after: int = 0) -> list[Band]:
-        async with self._connections.read.connection() as connection:
-            return [_band(*row) for row in await connection.fetch(SQL.bands, after)]
+        async with self._connections.read.session() as session:
+            return [band_of(row) for row in await session.fetch(SQL.bands, after)]
 
     async def publish(self, entries: Sequence[HandlerEntry]) -> None:
-        async with self._connections.read.connection() as connection:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                schema, defaults = orjson.dumps(entry.schema).decode(), orjson.dumps(entry.defaults).decode()
-                await connection.execute(
-                    SQL.publish, entry.name, entry.digest, schema, defaults, entry.source, entry.doc
-                )
+        rows = [
+            (e.name, e.digest, json_of(e.schema), json_of(e.defaults), e.source, e.doc)
+            for e in {entry.name: entry for entry in sorted(entries, key=lambda entry: entry.name)}.values()
+        ]
+
+        async def once() -> None:
+            async with self._connections.read.session() as session:
+                await session.fetch(SQL.publish, *unzipped(rows, 6))
+
+        await repeated(once)
 
     async def handlers(self) -> list[HandlerEntry]:
-        async with self._connections.read.connection() as connection:
-            return [
-                HandlerEntry(
-                    name=row["name"],
-                    digest=row["digest"],
-                    schema=orjson.loads(row["schema"]),
-                    defaults=orjson.loads(row["defaults"]),
-                    source=row["source"],
-                    doc=row["doc"],
-                    paused=row["paused"],
-                )
-                for row in await connection.fetch(SQL.handlers)
-            ]
+        async with self._connections.read.session() as session:
+            return [handler_of(row) for row in await session.fetch(SQL.handlers)]
 
     async def paused(self) -> list[str]:
-        async with self._connections.read.connection() as connection:
-            return [row["name"] for row in await connection.fetch(SQL.paused)]
+        async with self._connections.read.session() as session:
+            return [row["name"] for row in await session.fetch(SQL.paused)]
 
     async def set_paused(self, handler: str, *, paused: bool) -> bool:
-        async with self._connections.read.connection() as connection:
-            return await connection.fetchval(SQL.set_paused, handler, paused) is not None
+        async with self._connections.read.session() as session:
+            return await session.row(SQL.set_paused, handler, paused) is not None
 
 
-def _band(number: int, handler: str, lane: int, tenant: str, requires: Sequence[str], keyed: bool) -> Band:
-    return Band(
-        id=number, handler=handler, lane=Lane(lane), tenant=tenant, requires=tuple(requires), keyed=keyed
-    )
+async def join(session: Session, node: str, lease_s: float, about: Mapping[str, object]) -> int:
+    return int(await session.value(SQL.join, node, lease_s, json_of(dict(about))))
+
+
+async def renew(session: Session, incarnation: int, lease_s: float) -> float:
+    """Seconds granted. Raises IncarnationDead."""
+    granted_s = await session.value(SQL.renew, incarnation, lease_s)
+    if granted_s is None:
+        raise not_living(incarnation, await session.row(SQL.member, incarnation))
+    return float(granted_s)
+
+
+def not_living(incarnation: int, row: asyncpg.Record | None) -> IncarnationDead:
+    if row is None:
+        return IncarnationDead(f"incarnation {incarnation} is not on record")
+    return IncarnationDead(f"incarnation {incarnation} of {row['node']} is {state_name(row['state'])}")
+
+
+async def _find_bands(session: Session, values: list[list[object]]) -> dict[BandKey, Band]:
+    return {band.key: band for band in map(band_of, await session.fetch(SQL.find_bands, *values))}
+
+
+def _columns(key: BandKey) -> tuple[str, int, str, str, bool]:
+    return key.handler, int(key.lane), key.tenant, text_array(key.requires), key.keyed

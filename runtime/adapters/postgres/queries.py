@@ -1,93 +1,145 @@
-"""All SQL of the record, by name. It lives in queries/*.sql; this module loads it once and hands it out.
+"""The SQL of the adapter, read once at import: every statement of queries/*.sql as a typed field.
 
-A block begins with `-- name: x` (a statement) or `-- fragment: x` (a part that statements include as `{x}`). Nothing is
-composed after loading. A statement that is missing, misspelt or not declared here fails at import.
+Law: no SQL stands anywhere else. A block is `-- name: x`, a comment that declares the parameters as
+`$1 name type, $2 name type`, a comment that says why, and the statement. A block without a field here, or a
+field without a block, fails at import, not at three in the morning.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
-from importlib.resources import files
+from importlib import resources
 from typing import Final
 
-_BLOCK: Final = re.compile(r"^-- (name|fragment): (\w+)$", re.MULTILINE)
+_BLOCK: Final = re.compile(r"^-- name: *(\w+) *$", re.MULTILINE)
+_PARAMETER: Final = re.compile(r"\$(\d+) (\w+) ([a-z ]+(?:\[\])?)(?=,|$)", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One statement. `parameters`: (name, PostgreSQL type) in order, as the comment declares them."""
+
+    name: str
+    sql: str
+    parameters: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Queries:
-    """One field per statement."""
+    """One field per statement, by file."""
 
-    accept: str
-    accept_existing: str
-    claim: str
-    pull: str
-    finish: str
-    requeue: str
-    settled_before: str
-    orphans: str
-    held: str
-    expire: str
-    report_progress: str
-    cancel_requests: str
-    cancel_waiting: str
-    cancel_running: str
-    replay: str
-    delete_ended: str
-    forgettable: str
-    views: str
-    views_without_results: str
-    finished: str
-    attempts: str
-    list_by_task: str
-    list_by_ids: str
-    list_by_key: str
-    list_by_actor: str
-    list_by_workflow: str
-    list_waiting: str
-    list_running: str
-    list_failed: str
-    list_cancelled: str
-    unfinished: str
-    dead_letters: str
-    count_waiting: str
-    count_running: str
-    count_ended: str
-    count_succeeded: str
-    join: str
-    renew: str
-    lease_of: str
-    set_state: str
-    bury: str
-    nodes: str
-    intern: str
-    bands: str
-    publish: str
-    handlers: str
-    paused: str
-    set_paused: str
-    now: str
+    # accept.sql
+    accept: Query
+    existing: Query
+    # claim.sql
+    claim: Query
+    pull: Query
+    # settle.sql
+    settle: Query
+    on_record: Query
+    report_progress: Query
+    # repair.sql
+    orphans: Query
+    held: Query
+    cancel_requests: Query
+    expire: Query
+    forget: Query
+    census_waiting: Query
+    census_running: Query
+    census_unsuccessful: Query
+    census_succeeded: Query
+    census_outcomes: Query
+    # control.sql
+    cancel_waiting: Query
+    cancel_running: Query
+    replay: Query
+    purge: Query
+    # reading.sql
+    now: Query
+    views: Query
+    attempts: Query
+    scan_tasks: Query
+    scan_waiting: Query
+    scan_running: Query
+    scan_unsuccessful: Query
+    scan_succeeded: Query
+    scan_key: Query
+    scan_actor: Query
+    scan_workflow: Query
+    scan_ids: Query
+    # members.sql
+    join: Query
+    renew: Query
+    set_state: Query
+    member: Query
+    bury: Query
+    nodes: Query
+    # catalog.sql
+    lock_bands: Query
+    insert_bands: Query
+    find_bands: Query
+    bands: Query
+    bands_of: Query
+    publish: Query
+    handlers: Query
+    paused: Query
+    set_paused: Query
+    # session.sql
+    set_up: Query
+    durability: Query
+    backend: Query
+    begin: Query
+    commit: Query
+    rollback: Query
+    schema_version: Query
+    migration_lock: Query
+    migration_table: Query
+    migrations: Query
+    migration_applied: Query
 
 
-def _load() -> Queries:
-    statements: dict[str, str] = {}
-    fragments: dict[str, str] = {}
-    for file in sorted(files(__package__).joinpath("queries").iterdir(), key=lambda f: f.name):
-        if file.name.endswith(".sql"):
-            parts = _BLOCK.split(file.read_text(encoding="utf-8"))
-            for kind, name, body in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
-                known = statements if kind == "name" else fragments
-                if name in known:
-                    raise ValueError(f"{file.name}: {kind} {name!r} stands twice")
-                known[name] = body.strip().removesuffix(";")
-    return Queries(**{name: _included(body, fragments) for name, body in statements.items()})
+def parse(text: str) -> dict[str, Query]:
+    """The blocks of one file. Raises ValueError on a name that stands twice."""
+    parts = _BLOCK.split(text)[1:]
+    found: dict[str, Query] = {}
+    for name, block in zip(parts[::2], parts[1::2], strict=True):
+        if name in found:
+            raise ValueError(f"query {name} stands twice")
+        found[name] = Query(name, _statement(block), _parameters(name, block))
+    return found
 
 
-def _included(body: str, fragments: dict[str, str]) -> str:
-    while match := re.search(r"\{(\w+)\}", body):
-        body = body.replace(match[0], fragments[match[1]])
-    return body
+def load() -> Queries:
+    """Raises ValueError where files and fields disagree."""
+    found: dict[str, Query] = {}
+    folder = resources.files("runtime.adapters.postgres").joinpath("queries")
+    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if not file.name.endswith(".sql"):
+            continue
+        for name, query in parse(file.read_text(encoding="utf-8")).items():
+            if name in found:
+                raise ValueError(f"query {name} stands twice")
+            found[name] = query
+    declared = {field.name for field in fields(Queries)}
+    if declared != found.keys():
+        raise ValueError(f"queries and fields disagree on {sorted(declared ^ found.keys())}")
+    return Queries(**found)
 
 
-SQL: Final = _load()
-NAMES: Final = tuple(field.name for field in fields(Queries))
+def _statement(block: str) -> str:
+    lines = [line for line in block.strip().splitlines() if not line.startswith("--")]
+    return "\n".join(lines).strip().removesuffix(";")
+
+
+def _parameters(name: str, block: str) -> tuple[tuple[str, str], ...]:
+    declared = "\n".join(
+        line.removeprefix("-- ").rstrip(",") for line in block.splitlines() if re.match(r"-- \$\d", line)
+    )
+    parameters = _PARAMETER.findall(declared)
+    if [int(number) for number, _, _ in parameters] != list(range(1, len(parameters) + 1)):
+        raise ValueError(f"query {name}: parameters are not declared as $1, $2, …")
+    return tuple((parameter, kind) for _, parameter, kind in parameters)
+
+
+SQL: Final = load()

@@ -2,45 +2,28 @@
 
 from __future__ import annotations
 
-import builtins
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-import asyncpg
-import orjson
-
-from runtime.adapters.postgres.connections import Connections
 from runtime.adapters.postgres.queries import SQL
-from runtime.core.task import (
-    AttemptKind,
-    AttemptView,
-    BandCount,
-    Census,
-    Codec,
-    ErrorInfo,
-    Lane,
-    Page,
-    Progress,
-    Reason,
-    State,
-    TaskFilter,
-    TaskView,
-)
+from runtime.adapters.postgres.rows import attempt_of, uuid_of, view_of
+from runtime.adapters.postgres.scanning import Bands, Stretch, Way, matches, merge, ways, ways_within
+from runtime.core.task import BandCount, Census, Page
 
-ROWS_LOOKED_AT_MAX: Final = (
-    10_000  # per page, so that a filter that matches little never reads the whole history
-)
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Sequence
+
+    import asyncpg
+
+    from runtime.adapters.postgres.connections import Connections, Session
+    from runtime.core.task import AttemptView, State, TaskFilter, TaskView
+
+LOOKED_AT_MAX: Final = 20_000  # rows per page of a list
+_LOOK_FIRST: Final = 100  # rows per statement, growing
+_LOOK_MAX: Final = 5_000
+_LOOK_INEXACT_MAX: Final = 500  # where every row has to be viewed
 _EXACT_UP_TO: Final = 200_000
-_STATES: Final = (  # as the statements number them
-    State.BLOCKED,
-    State.SCHEDULED,
-    State.READY,
-    State.RUNNING,
-    State.SUCCEEDED,
-    State.FAILED,
-    State.CANCELLED,
-)
 _LAST_ID: Final = UUID(int=2**128 - 1)
 
 
@@ -52,156 +35,122 @@ class Reading:
         return views[0] if views else None
 
     async def get_many(self, ids: Sequence[UUID]) -> builtins.list[TaskView]:
-        async with self._connections.read.connection() as connection:
-            return [view_of(row) for row in await connection.fetch(SQL.views, list(ids))]
+        return await self._views(ids)
 
     async def finished(self, ids: Sequence[UUID]) -> builtins.list[TaskView]:
-        async with self._connections.read.connection() as connection:
-            return [view_of(row) for row in await connection.fetch(SQL.finished, list(ids))]
+        return await self._views(ids, final_only=True)
 
     async def attempts(self, task_id: UUID) -> builtins.list[AttemptView]:
-        async with self._connections.read.connection() as connection:
-            return [
-                AttemptView(
-                    attempt=row["attempt"],
-                    kind=AttemptKind(row["kind"]),
-                    node=row["node"],
-                    started_at=row["started_at"],
-                    ended_at=row["ended_at"],
-                    error=_error(row["error"]),
-                )
-                for row in await connection.fetch(SQL.attempts, task_id)
-            ]
+        async with self._connections.read.session() as session:
+            return [attempt_of(row) for row in await session.fetch(SQL.attempts, task_id)]
 
     async def list(self, which: TaskFilter, limit: int, before: UUID | None = None) -> Page:
-        look = limit + 1 if which.empty and which.tenant is None else ROWS_LOOKED_AT_MAX
-        async with self._connections.read.connection() as connection:
-            rows = await connection.fetch(
-                _listing(which), *filter_values(which), before or _LAST_ID, max(look, limit + 1), limit + 1
-            )
-            found = [row["id"] for row in rows if row["id"] is not None]
-            looked, last = rows[0]["looked"], rows[0]["last"]
-            shown = found[:limit]
-            views = {
-                row["id"]: view_of(row) for row in await connection.fetch(SQL.views_without_results, shown)
-            }
-        if len(found) > limit:
-            cursor = shown[-1] if shown else None
-        else:
-            cursor = last if looked >= max(look, limit + 1) else None
-        return Page(tuple(views[task_id] for task_id in shown if task_id in views), cursor)
+        async with self._connections.read.session() as session:
+            going = ways(which, await _bands(session, which))
+            cursor: UUID | None = before or _LAST_ID
+            found: list[TaskView] = []
+            looked_at, look = 0, max(_LOOK_FIRST, limit + 1)
+            while going and cursor is not None and looked_at < LOOKED_AT_MAX:
+                ids, cursor, looked = await _walk(session, going, cursor, look)
+                found += await _matching(session, ids, which, limit + 1 - len(found))
+                looked_at, look = looked_at + looked, look * 4
+                if len(found) > limit:
+                    return Page(tuple(found[:limit]), found[limit - 1].id if limit else before)
+        return Page(tuple(found), cursor if going else None)
 
     async def census(self) -> Census:
-        async with self._connections.slow.connection() as connection:
-            waiting = {row["band"]: row for row in await connection.fetch(SQL.count_waiting)}
-            running = {row["band"]: row["running"] for row in await connection.fetch(SQL.count_running)}
-            ended = await connection.fetchrow(SQL.count_ended)
-            assert ended is not None, "an aggregate always has a row"
-            succeeded = max(0, ended["estimate"] - ended["failed"] - ended["cancelled"])
-            estimated = ended["estimate"] > _EXACT_UP_TO
-            if not estimated:
-                succeeded = await connection.fetchval(SQL.count_succeeded)
+        async with self._connections.sweep.session() as session:
+            waiting = {row["band"]: row for row in await session.fetch(SQL.census_waiting)}
+            running = {row["band"]: row["running"] for row in await session.fetch(SQL.census_running)}
+            unsuccessful = {
+                row["status"]: row["count"] for row in await session.fetch(SQL.census_unsuccessful)
+            }
+            succeeded, estimated = await _succeeded(session, sum(unsuccessful.values()))
         return Census(
             bands=tuple(
                 _count(band, waiting.get(band), running.get(band, 0)) for band in sorted({*waiting, *running})
             ),
             succeeded=succeeded,
-            failed=ended["failed"],
-            cancelled=ended["cancelled"],
+            failed=unsuccessful.get(1, 0),
+            cancelled=unsuccessful.get(2, 0),
             succeeded_is_estimate=estimated,
         )
 
+    async def _views(self, ids: Sequence[UUID], *, final_only: bool = False) -> builtins.list[TaskView]:
+        unique = sorted(set(ids))
+        if not unique:
+            return []
+        async with self._connections.read.session(len(unique)) as session:
+            return [view_of(row) for row in await session.fetch(SQL.views, unique, True, final_only)]
 
-def _listing(which: TaskFilter) -> str:
-    """The narrowest way in that the filter allows."""
-    if which.ids:
-        return SQL.list_by_ids
-    if which.tenant is not None and which.idempotency_key is not None:
-        return SQL.list_by_key
-    if which.tenant is not None and which.actor_key is not None:
-        return SQL.list_by_actor
-    if which.workflow_id is not None:
-        return SQL.list_by_workflow
-    return _BY_STATES.get(frozenset(which.states), SQL.list_by_task)
+    async def _find(self, states: frozenset[State], which: TaskFilter, limit: int) -> builtins.list[UUID]:
+        """At most `limit` tasks in one of `states` that match, however many have to be looked at."""
+        found: list[UUID] = []
+        cursor: UUID | None = _LAST_ID
+        look = _LOOK_FIRST
+        while cursor is not None and len(found) < limit:
+            async with self._connections.read.session() as session:  # each time anew: readers get their turn
+                going = ways_within(which, await _bands(session, which), states)
+                if not going:
+                    break
+                ids, cursor, _ = await _walk(session, going, cursor, look)
+                if not all(way.exact for way in going):
+                    ids = [view.id for view in await _matching(session, ids, which, len(ids), states)]
+            found += ids
+            look *= 4
+        return found[: max(limit, 0)]
 
 
-_BY_STATES: Final = {
-    frozenset({State.READY}): SQL.list_waiting,
-    frozenset({State.SCHEDULED}): SQL.list_waiting,
-    frozenset({State.READY, State.SCHEDULED}): SQL.list_waiting,
-    frozenset({State.RUNNING}): SQL.list_running,
-    frozenset({State.FAILED}): SQL.list_failed,
-    frozenset({State.CANCELLED}): SQL.list_cancelled,
-}
+async def _walk(
+    session: Session, going: Sequence[Way], before: UUID, look: int
+) -> tuple[list[UUID], UUID | None, int]:
+    """Ids that match, new to old; where to go on, or None; how many rows were looked at."""
+    look = min(look, _LOOK_MAX if all(way.exact for way in going) else _LOOK_INEXACT_MAX)
+    stretches, looked_at = [], 0
+    for way in going:
+        rows = await session.fetch(way.query, before, look, *way.values)
+        ids = [uuid_of(row["id"]) for row in rows if row["matches"]]
+        looked = rows[0]["looked_at"] if rows else 0
+        stretches.append(Stretch(ids, uuid_of(rows[-1]["id"]) if rows else None, looked < look))
+        looked_at += looked
+    return *merge(stretches), looked_at
 
 
-def filter_values(which: TaskFilter) -> tuple[Any, ...]:
-    """$1…$10 of the statements that filter."""
-    return (
-        list(which.ids) or None,
-        which.tenant,
-        which.handler,
-        which.actor_key,
-        which.idempotency_key,
-        which.workflow_id,
-        which.created_after,
-        which.created_before,
-        which.error_type,
-        [_STATES.index(state) for state in which.states] or None,
-    )
+async def _matching(
+    session: Session,
+    ids: Sequence[UUID],
+    which: TaskFilter,
+    limit: int,
+    states: frozenset[State] | None = None,
+) -> list[TaskView]:
+    """Views of those that still match, new to old; no more than `limit` are needed."""
+    found: list[TaskView] = []
+    for start in range(0, len(ids), max(limit, 1)):
+        some = list(ids[start : start + limit])
+        rows = await session.fetch(SQL.views, some, False, False)
+        views = sorted(map(view_of, rows), key=lambda view: view.id, reverse=True)
+        found += [v for v in views if (matches(v, which) if states is None else matches(v, which, states))]
+        if len(found) >= limit:
+            break
+    return found
+
+
+async def _bands(session: Session, which: TaskFilter) -> Bands:
+    rows = await session.fetch(SQL.bands_of, which.handler, which.tenant)
+    chosen = which.handler is not None or which.tenant is not None
+    return Bands([row["id"] for row in rows] if chosen else None, sorted({row["tenant"] for row in rows}))
+
+
+async def _succeeded(session: Session, unsuccessful: int) -> tuple[int, bool]:
+    """How many, and whether that is an estimate."""
+    exact: int = await session.value(SQL.census_succeeded, _EXACT_UP_TO)
+    if exact <= _EXACT_UP_TO:
+        return exact, False
+    estimate: int = await session.value(SQL.census_outcomes)
+    return max(estimate - unsuccessful, exact), True
 
 
 def _count(band: int, waiting: asyncpg.Record | None, running: int) -> BandCount:
     if waiting is None:
         return BandCount(band, 0, 0, running, 0.0)
-    return BandCount(band, waiting["ready"], waiting["scheduled"], running, max(0.0, waiting["oldest_due_s"]))
-
-
-def view_of(row: asyncpg.Record) -> TaskView:
-    state = _STATES[row["state"]]
-    return TaskView(
-        id=row["id"],
-        tenant=row["tenant"],
-        handler=row["handler"],
-        lane=Lane(row["lane"]),
-        state=state,
-        slot=row["slot"],
-        attempt=row["attempt"],
-        failures=row["failures"],
-        crashes=row["crashes"],
-        max_attempts=row["max_attempts"],
-        timeout_s=row["timeout_s"],
-        created_at=row["created_at"],
-        run_at=row["run_at"],
-        requires=tuple(row["requires"]),
-        prefers=tuple(row["prefers"] or ()),
-        idempotency_key=row["idempotency_key"],
-        actor_key=row["actor_key"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        expires_at=row["expires_at"],
-        cancel_requested_at=row["cancel_requested_at"],
-        node=row["node"],
-        reason=Reason(row["reason"]),
-        suspect=row["suspect"],
-        due=row["due"],
-        metadata=None if row["metadata"] is None else row["metadata"].encode(),
-        created_by=row["created_by"] or "",
-        trace_context=row["trace_context"],
-        workflow_id=row["workflow_id"],
-        result=row["result"],
-        result_codec=Codec(row["result_codec"] or 0),
-        error=_error(row["error"]),
-        progress=_progress(row["progress"]),
-    )
-
-
-def _error(text: str | None) -> ErrorInfo | None:
-    return None if text is None else ErrorInfo(**orjson.loads(text))
-
-
-def _progress(text: str | None) -> Progress | None:
-    if text is None:
-        return None
-    done, total, message = orjson.loads(text)
-    return Progress(done=done, total=total, message=message)
+    return BandCount(band, waiting["ready"], waiting["scheduled"], running, waiting["oldest_due_s"])

@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
+from typing import TYPE_CHECKING
 
 from runtime.adapters.postgres.accepting import Accepting
 from runtime.adapters.postgres.claiming import Claiming
-from runtime.adapters.postgres.connections import Connections
+from runtime.adapters.postgres.connections import ANSWER_S, Connections, Session
 from runtime.adapters.postgres.control import Control
 from runtime.adapters.postgres.members import Catalog, Members
+from runtime.adapters.postgres.migrate import NEWEST_SCHEMA, OLDEST_SCHEMA
 from runtime.adapters.postgres.queries import SQL
-from runtime.adapters.postgres.reading import Reading
+from runtime.adapters.postgres.repairing import Repairing
 from runtime.adapters.postgres.settling import Settling
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from datetime import datetime
 
-class PostgresStore(Accepting, Claiming, Settling, Control, Reading, Members, Catalog):
-    """Implements runtime.ports.Store on a migrated database."""
+
+class PostgresStore(Accepting, Claiming, Settling, Repairing, Control, Members, Catalog):
+    """Implements runtime.ports.Store on a migrated database. Belongs to the event loop it was opened in."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, dsn: str) -> AsyncIterator[PostgresStore]:
-        """Raises SettingsError (server too old, transaction pooling), Unavailable."""
-        connections = Connections(dsn)
+    async def open(
+        cls, dsn: str, *, answer_s: float = ANSWER_S, session: type[Session] = Session
+    ) -> AsyncIterator[PostgresStore]:
+        """What PostgreSQL does not answer within `answer_s` (a little more for many rows) is Unavailable.
+
+        Raises SettingsError (server too old, transaction pooling, schema too old or too new), Unavailable.
+        """
+        connections = Connections(dsn, answer_s=answer_s, session=session)
         try:
-            await connections.check()
+            await connections.check(OLDEST_SCHEMA, NEWEST_SCHEMA)
             yield cls(connections)
         finally:
-            connections.close()
+            await connections.close()
 
     async def now(self) -> datetime:
-        async with self._connections.read.connection() as connection:
-            instant: datetime = await connection.fetchval(SQL.now)
+        async with self._connections.read.session() as session:
+            instant: datetime = await session.value(SQL.now)
             return instant

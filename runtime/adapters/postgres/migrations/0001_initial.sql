@@ -155,8 +155,8 @@ CREATE TABLE noria.handler (
     published_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     paused_at    timestamptz,
     digest       text NOT NULL,
-    schema       jsonb NOT NULL,
-    defaults     jsonb NOT NULL,
+    schema       json NOT NULL,  -- as published, keys in order
+    defaults     json NOT NULL,
     source       text NOT NULL DEFAULT '',
     doc          text NOT NULL DEFAULT ''
 );
