@@ -307,6 +307,31 @@ async def test_good_rows_around_many_bad_ones_are_stored(store: Store, band: Ban
     assert await tasks_on_record(store) == 40
 
 
+async def test_in_a_refused_group_every_wrong_task_says_why(store: Store, band: Band) -> None:
+    holder, known = new_task(band, key="held"), new_task(band, key="known")
+    await store.accept([[holder], [known]])
+    group = [
+        new_task(band),
+        new_task(band, key="held", request="b"),
+        new_task(band, slot=5_000),
+        new_task(band, key="known"),
+        new_task(band, key="new"),
+        new_task(band, key="new"),
+        new_task(band, key="new", request="b"),
+    ]
+    [answers] = await store.accept([group])
+    assert isinstance(answers[2], Refused)
+    assert answers[:2] + answers[3:] == [
+        Undone(),
+        KeyReused(holder.id, digest("a")),
+        Duplicate(known.id),
+        Undone(),
+        Undone(),
+        KeyReused(group[4].id, digest("a")),
+    ]
+    assert await tasks_on_record(store) == 2
+
+
 # -- born running ------------------------------------------------------------------------------------
 
 
@@ -362,6 +387,16 @@ async def test_no_task_is_born_on_an_incarnation_that_is_not_alive(
     view = await world.view(stored.id)
     assert (view.state, view.attempt) == (State.READY, 0)
     assert await store.held(nobody) == []
+
+
+async def test_a_task_that_is_due_later_is_not_born_running(
+    store: Store, world: World, band: Band, me: int
+) -> None:
+    run_at = await store.now() + timedelta(seconds=60)
+    await world.accept(new_task(band, born_on=me, delay_s=60), new_task(band, born_on=me, run_at=run_at))
+    assert await store.held(me) == []
+    await world.advance(60)
+    assert [claim.attempt for claim in await world.pull(band, me)] == [1, 1]
 
 
 @pytest.mark.parametrize("state", ["joining", "active", "draining"])

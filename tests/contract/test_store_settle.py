@@ -262,6 +262,16 @@ async def test_two_ends_of_one_attempt_in_one_batch_commit_the_first(
     assert (await world.view(claim.id)).state is State.SUCCEEDED
 
 
+async def test_a_refused_end_leaves_the_attempt_to_another_in_its_batch(
+    store: Store, world: World, band: Band, me: int
+) -> None:
+    claim = await world.start(band, me)
+    bad = failed(error=error("a\0b"))
+    verdicts = await store.settle([settlement(claim, me, move) for move in (bad, bad, failed(), succeeded())])
+    assert verdicts == [Verdict.REFUSED, Verdict.REFUSED, Verdict.COMMITTED, Verdict.FENCED]
+    assert (await world.view(claim.id)).state is State.FAILED
+
+
 # -- children ----------------------------------------------------------------------------------------
 
 
