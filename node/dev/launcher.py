@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from node.dev.check import check
 from node.dev.runner import NodeRunner
 from node.dev.screen import announced, complain, ended, opening, say
-from node.dev.source import as_of, look, look_around, wakes
+from node.dev.source import Look, as_of, contents, look_around, wakes
 from runtime.adapters.embedded import EmbeddedPostgres
 from runtime.adapters.embedded.child import Child, spawn
 from runtime.errors import EmbeddedError
@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 USAGE: Final = 2
 _POSTGRES_AGAIN_S: Final = 1.0
+_CHECKS: Final = 3
 _LOG_LOOK_S: Final = 60.0
 
 
@@ -55,7 +56,7 @@ class Launcher:
         self._postgres = EmbeddedPostgres(Path(settings.data_dir))
         self._runners: list[NodeRunner] = []
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._checked_ns = 0  # when the last check began
+        self._seen: Look = {}  # what the last check saw
         self._hurry = asyncio.Event()
 
     async def run(self) -> int:
@@ -87,7 +88,7 @@ class Launcher:
                 return USAGE  # there is nothing to wait for
             say("waiting for you to save a change ...")
             checked = await self._changed(checked)
-        loaded = look(checked.files)
+        loaded = contents(checked.files)
         guards = self._start_nodes(urls)
         self._own(self._open(urls, checked))
         guards.append(self._own(self._guard_postgres()))
@@ -146,14 +147,14 @@ class Launcher:
 
     # -- while it runs --------------------------------------------------------------------------------
 
-    async def _reload(self, checked: Checked, loaded: dict[str, tuple[int, int]]) -> int:
+    async def _reload(self, checked: Checked, loaded: dict[str, bytes]) -> int:
         """Restart the nodes, one after the other, whenever what they would load has changed and loads."""
         while checked.files:
             checked = await self._changed(checked)
             if checked.error:
                 complain(f"{checked.error}\nnot reloaded: the node goes on with the code it has")
                 continue
-            now = look(checked.files)
+            now = contents(checked.files)
             if now == loaded:
                 continue
             loaded = now
@@ -169,17 +170,24 @@ class Launcher:
 
     async def _changed(self, checked: Checked) -> Checked:
         """Wait for a change around these files and check again."""
-        before = as_of(look_around(checked.files), self._checked_ns)
-        if look_around(checked.files) == before:
+        if look_around(checked.files) == self._seen:
             async for _ in wakes(checked.files):
-                if look_around(checked.files) != before:
+                if look_around(checked.files) != self._seen:
                     break
-        again = await self._check()
-        return again if again.files else replace(again, files=checked.files)
+        return await self._check(checked.files)
 
-    async def _check(self) -> Checked:
-        self._checked_ns = time.time_ns()
-        return await check(self._settings.handlers, self._environment)
+    async def _check(self, known: tuple[str, ...] = ()) -> Checked:
+        """Check what stands in the files now; again where one was written meanwhile, but not for ever (some
+        code writes Python files when it is imported)."""
+        for _ in range(_CHECKS):
+            began_ns = time.time_ns()
+            checked = await check(self._settings.handlers, self._environment)
+            if not checked.files:
+                checked = replace(checked, files=known)
+            self._seen = look_around(checked.files)
+            if as_of(self._seen, began_ns) == self._seen:
+                break
+        return checked
 
     async def _guard_postgres(self) -> int:
         while True:

@@ -7,7 +7,9 @@ change during a check, a lost event or an editor that saves by renaming makes no
 
 from __future__ import annotations
 
+import hashlib
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -39,6 +41,15 @@ def look(files: Iterable[str]) -> Look:
 def look_around(files: Iterable[str]) -> Look:
     """As `look`, and with every Python file beside them: a new one may be the one that was missing."""
     return look({str(p) for folder in _folders(files) for p in folder.glob("*.py")} | set(files))
+
+
+def contents(files: Iterable[str]) -> dict[str, bytes]:
+    """A digest of each file that is there: whether a node would load something else than before."""
+    found: dict[str, bytes] = {}
+    for file in files:
+        with suppress(OSError):
+            found[file] = hashlib.sha256(Path(file).read_bytes()).digest()
+    return found
 
 
 def as_of(found: Look, then_ns: int) -> Look:

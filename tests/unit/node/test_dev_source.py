@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from node.dev.importing import named_files
-from node.dev.source import as_of, look, look_around
+from node.dev.source import as_of, contents, look, look_around
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +27,17 @@ def test_a_look_sees_content_and_absence_and_only_a_look_around_sees_neighbours(
     assert set(look_around(files)) - set(around) == {str(tmp_path / "b.py")}
     file.write_text("22")
     assert look(files) != first
+
+
+def test_contents_differ_by_what_is_written_not_by_when(tmp_path: Path) -> None:
+    file = tmp_path / "a.py"
+    file.write_text("1")
+    files = [str(file), str(tmp_path / "gone.py")]
+    before = contents(files)
+    file.write_text("1")
+    assert contents(files) == before
+    file.write_text("2")
+    assert contents(files) != before
 
 
 def test_what_was_written_since_differs_and_what_comes_from_the_future_does_not(tmp_path: Path) -> None:
