@@ -218,9 +218,18 @@ def spawned(
 
 
 @contextmanager
-def node(*arguments: str, env: Mapping[str, str], cwd: Path | None = None) -> Iterator[Spawned]:
-    """`python -m node ARGUMENTS`, the way every command starts (`node("dev", "tasks.py", env={})`)."""
-    with spawned(sys.executable, "-m", "node", *arguments, env=env, cwd=cwd) as process:
+def node(env: Mapping[str, str], cwd: Path | None = None) -> Iterator[Spawned]:
+    """A node process as `noria node` starts it; the environment tells it all."""
+    with spawned(sys.executable, "-m", "node", env=env, cwd=cwd) as process:
+        yield process
+
+
+@contextmanager
+def noria(
+    *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> Iterator[Spawned]:
+    """The `noria` command, where the script need not be on the PATH."""
+    with spawned(sys.executable, "-m", "node.cli", *arguments, env=env, cwd=cwd) as process:
         yield process
 
 
