@@ -1,4 +1,4 @@
-"""A whole node in this process, on the memory store and a real port: real actors and HTTP, no service needed."""
+"""A whole node in this process, on the memory store and a real port: real actors, real HTTP, no service."""
 
 from __future__ import annotations
 
@@ -117,5 +117,5 @@ async def serving(app: web.Application) -> AsyncIterator[str]:
 async def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
     """Lets the loop run until the condition holds; for what nothing announces."""
     async with asyncio.timeout(within_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from node.http import routes_bulk
 
 if TYPE_CHECKING:
-    from tests.integration.http.conftest import Http
+    from tests.support.http_api import Http
 
 ACTIONS = [("POST", "/v1/tasks/cancel"), ("POST", "/v1/dead/replay"), ("DELETE", "/v1/dead")]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.integration.http.conftest import Gates, Http
+    from tests.support.http_api import Gates, Http
     from tests.support.memory_node import MemoryNode
 
 ALWAYS = {

@@ -11,7 +11,7 @@ import pytest
 from tests.support.memory_node import until
 
 if TYPE_CHECKING:
-    from tests.integration.http.conftest import Gates, Http
+    from tests.support.http_api import Gates, Http
     from tests.support.memory_node import MemoryNode
 
 NOBODY = "01a20bf4-bab6-7000-9086-cac67895897f"
