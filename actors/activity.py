@@ -57,7 +57,9 @@ class Failure:
 class EventLog:
     def __init__(self, wall: Callable[[], datetime], keep: int = EVENTS_KEPT) -> None:
         self._wall = wall
-        self._kept: deque[tuple[UUID, str, State, int, datetime, str | None, float | None]] = deque(maxlen=keep)
+        self._kept: deque[tuple[UUID, str, State, int, datetime, str | None, float | None]] = deque(
+            maxlen=keep
+        )
         self._next = 1
         self._readers: set[asyncio.Event] = set()
 
@@ -146,8 +148,12 @@ class Activity:
         self.failures: deque[Failure] = deque(maxlen=FAILURES_KEPT)
         self._latencies_s: deque[float] = deque(maxlen=_LATENCIES_KEPT)
 
-    def failed(self, task_id: UUID, handler: str, attempt: int, *, final: bool, error_type: str, message: str) -> None:
-        self.failures.append(Failure(task_id, handler, attempt, final, error_type, message[:300], self._wall()))
+    def failed(
+        self, task_id: UUID, handler: str, attempt: int, *, final: bool, error_type: str, message: str
+    ) -> None:
+        self.failures.append(
+            Failure(task_id, handler, attempt, final, error_type, message[:300], self._wall())
+        )
 
     def latency(self, seconds: float) -> None:
         """From due to outcome."""

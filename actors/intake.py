@@ -82,7 +82,9 @@ class _Checked:
 
 
 Errors = list[tuple[str, str]]
-Birth = Callable[[int, HandlerDef], int | None]  # (band, handler) -> incarnation that starts it at once, or None
+Birth = Callable[
+    [int, HandlerDef], int | None
+]  # (band, handler) -> incarnation that starts it at once, or None
 
 
 class Intake:
@@ -125,7 +127,9 @@ class Intake:
                 errors += [(prefix + pointer, detail) for pointer, detail in one]
         if errors:
             pointer, detail = errors[0]
-            raise InvalidInput(f"{len(errors)} invalid field(s); the first: {pointer}: {detail}", tuple(errors))
+            raise InvalidInput(
+                f"{len(errors)} invalid field(s); the first: {pointer}: {detail}", tuple(errors)
+            )
         return checked
 
     def _check(self, spec: TaskSpec) -> _Checked | Errors:
@@ -195,7 +199,9 @@ def request_digest(request: Mapping[str, Any]) -> bytes:
 _NOT_DIGESTED: Final = frozenset({"idempotency_key", "metadata"})
 
 
-def spec_of(task: Task[Any], *, tenant: str = DEFAULT_TENANT, created_by: str = "", trace: str | None = None) -> TaskSpec:
+def spec_of(
+    task: Task[Any], *, tenant: str = DEFAULT_TENANT, created_by: str = "", trace: str | None = None
+) -> TaskSpec:
     """A task that code made (a child, a test), as a request."""
     return TaskSpec(
         handler=task.handler,
@@ -241,4 +247,8 @@ def _check_bounds(spec: TaskSpec) -> Errors:
 
 
 def _size_fault(pointer: str, body: bytes, bytes_max: int) -> Errors:
-    return [(pointer, f"{len(body)} bytes as JSON; at most {bytes_max} are allowed")] if len(body) > bytes_max else []
+    return (
+        [(pointer, f"{len(body)} bytes as JSON; at most {bytes_max} are allowed")]
+        if len(body) > bytes_max
+        else []
+    )

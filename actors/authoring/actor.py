@@ -190,7 +190,7 @@ def _read_state(cls: type[Actor]) -> list[StateField]:
             f"the annotation {error.name!r} is not known at run time; import it outside of `if TYPE_CHECKING`"
         )
         raise refusal(cls, why, "actor") from error
-    fields = []
+    fields: list[StateField] = []
     for name, annotation in hints.items():
         if name.startswith("_") or typing.get_origin(annotation) is ClassVar or annotation is ClassVar:
             continue

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 from typing_extensions import TypedDict
 
-from actors.authoring.exact import CONFIG, Converter, Inexact, looks_inexact
+from actors.authoring.exact import CONFIG, Converter, Inexact, looks_inexact, looks_nul
 from actors.authoring.limits import PAYLOAD_BYTES_MAX
 from actors.authoring.markers import mark_of
 from actors.authoring.results import ResultAdapter
@@ -65,9 +65,9 @@ class Binding:
 
         Raises InvalidInput with pointers '#/payload/…'.
         """
-        if not payload and not self._required and isinstance(payload, Mapping):
+        if not self._required and payload == {}:
             return b"{}", {}
-        raw = _write_plain(payload)
+        raw = _write_plain(self._name, payload)
         return raw, self.bind(raw)
 
     # -- to JSON ------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ class Binding:
             raw = self._convert.write(values)
         except Inexact as error:
             raise _refused(self._name, self._place(values, error)) from error
-        if b"\\u0000" in raw and (faults := find_nul(from_json(raw), _ROOT)):
+        if looks_nul(raw) and (faults := find_nul(from_json(raw), _ROOT)):
             raise _refused(self._name, faults)
         if len(raw) > PAYLOAD_BYTES_MAX:
             raise _refused(
@@ -228,20 +228,18 @@ def _refused(name: str, faults: list[Fault]) -> InvalidInput:
     return InvalidInput(f"{name}: {brief}", listed)
 
 
-def _write_plain(payload: object) -> bytes:
-    if not isinstance(payload, Mapping):
-        raise InvalidInput(
-            "the payload is not an object", ((_ROOT, f"must be an object; got {_shown(payload)}"),)
-        )
+def _write_plain(name: str, payload: Any) -> bytes:
+    if type(payload) is not dict and not isinstance(payload, Mapping):  # the first costs nothing
+        raise _refused(name, [(_ROOT, f"must be an object; got {_shown(payload)}")])
     try:
         raw = to_json(payload, inf_nan_mode="constants")
         faults = check_numbers(from_json(raw), _ROOT) if looks_inexact(raw) else []
-        faults += find_nul(from_json(raw), _ROOT) if b"\\u0000" in raw else []
+        faults += find_nul(from_json(raw), _ROOT) if looks_nul(raw) else []
     except Exception as error:  # noqa: BLE001 - whatever is wrong, it is the payload
         faults = find_nul(dict(payload), _ROOT) or [(_ROOT, f"has no JSON form: {error}")]
         raw = b""
     if faults:
-        raise InvalidInput("the payload cannot be kept exactly", tuple(faults))
+        raise _refused(name, faults)
     return raw
 
 

@@ -37,6 +37,7 @@ _CORE_CONFIG: Final = CoreConfig(
 )
 _ZEROS: Final = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
 _LONG_NUMBER: Final = b"0" * 19  # int64 has 19 digits
+_N, _I, _BACKSLASH = b"NI\\"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Converter:
             raise Inexact(tuple(self._unwritable(value, error))) from error
         if looks_inexact(raw) and (faults := check_numbers(from_json(raw), "")):
             raise Inexact(tuple(faults))
-        if b"null" in raw and value is not None and (faults := self._hidden(value)):
+        if b"null" in raw and (faults := self._hidden(value)):
             raise Inexact(tuple(faults))
         return raw
 
@@ -100,17 +101,27 @@ class Inexact(Exception):  # noqa: N818 - the name says what is wrong
 
 
 def looks_inexact(raw: bytes) -> bool:
-    """Whether JSON may hold NaN, an infinity, or an integer outside int64. Costs about 0.2 us, and 1.5 ms per
-    MiB.
+    """Whether JSON may hold NaN, an infinity, or an integer outside int64. 0.1 to 1 us; 1.5 ms per MiB.
+
+    Single bytes are looked for first, because that is ten times as fast and settles most cases.
     """
-    return b"NaN" in raw or b"Infinity" in raw or _LONG_NUMBER in raw.translate(_ZEROS)
+    return (
+        (_N in raw and b"NaN" in raw)
+        or (_I in raw and b"Infinity" in raw)
+        or (len(raw) >= len(_LONG_NUMBER) and _LONG_NUMBER in raw.translate(_ZEROS))
+    )
+
+
+def looks_nul(raw: bytes) -> bool:
+    """Whether JSON may hold a NUL character."""
+    return _BACKSLASH in raw and b"\\u0000" in raw
 
 
 def readable(error: Exception) -> str:
     """One line about why a value cannot be written."""
     text = str(error).removeprefix("Error serializing to JSON: ").strip()
     if "Unable to serialize unknown type" in text:
-        return f"a {text.rpartition('<class ')[2].strip(chr(39) + '>')} has no JSON form"
+        return f"a value of type {text.rpartition('<class ')[2].strip(chr(39) + '>')} has no JSON form"
     if isinstance(error, PydanticSerializationError | ValueError) and "ircular reference" in text:
         return "it contains itself"
     return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"

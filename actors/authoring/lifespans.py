@@ -38,7 +38,7 @@ class LifespanDef:
 
 
 @asynccontextmanager
-async def open_lifespans(lifespans: Sequence[LifespanDef]) -> AsyncIterator[Resources]:
+async def open_lifespans(lifespans: Sequence[LifespanDef]) -> AsyncGenerator[Resources, None]:
     """Open all, in order. Raises LifespanFailed where one cannot be opened or, after all were closed,
     closed.
     """

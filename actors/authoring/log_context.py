@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from actors.authoring.context import Context
 
@@ -26,7 +26,7 @@ FIELDS = ("task_id", "attempt", "handler", "trace_id")
 
 
 @contextmanager
-def attempt_logged(context: Context) -> Iterator[None]:
+def attempt_logged(context: Context) -> Generator[None, None, None]:
     """Records made inside belong to this attempt. (On the hot path: `current_attempt.set` and `reset`.)"""
     token = current_attempt.set(context)
     try:

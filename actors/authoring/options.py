@@ -117,7 +117,7 @@ def _backoff_fault(value: object) -> str | None:
     return None if isinstance(value, Backoff) else f"{value!r} is not a Backoff(first_s=…, factor=…, max_s=…)"
 
 
-def _exceptions_fault(kinds: object) -> str | None:
+def _exceptions_fault(kinds: Any) -> str | None:
     fine = isinstance(kinds, tuple) and all(
         isinstance(k, type) and issubclass(k, BaseException) for k in kinds
     )

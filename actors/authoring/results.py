@@ -16,6 +16,8 @@ from actors.authoring.exceptions import ResultNotSerializable
 from runtime.core.task import Codec
 from runtime.errors import InvalidInput
 
+_BYTES: Final = (bytes, bytearray, memoryview)
+
 R_co = TypeVar("R_co", covariant=True)
 
 
@@ -28,7 +30,9 @@ class ResultAdapter(Generic[R_co]):
 
     def encode(self, value: Any) -> tuple[bytes, Codec]:
         """Raises ResultNotSerializable."""
-        if isinstance(value, bytes | bytearray | memoryview):
+        if value is None:
+            return b"null", Codec.JSON
+        if isinstance(value, _BYTES):
             return bytes(value), Codec.BYTES
         try:
             return self._converter.write([value])[1:-1], Codec.JSON

@@ -80,7 +80,7 @@ class Task(Generic[R_co]):
     """
 
     handler: str
-    payload: Mapping[str, Any] = field(default_factory=dict)
+    payload: Mapping[str, Any] = field(default_factory=dict[str, Any])
     idempotency_key: str | None = None
     actor_key: str | None = None
     priority: Priority | None = None

@@ -25,7 +25,7 @@ from node.client.handle import Decoder, TaskHandle, raise_if_unsuccessful
 from node.client.operations import Operations
 from node.client.retry import RetryPolicy
 from node.client.submitting import BATCHES_AT_ONCE, Batches, Request
-from node.client.transport import Transport, read_json
+from node.client.transport import Repeat, Transport, read_json
 from node.client.waiting import LONG_POLL_S, POLLS_AT_ONCE, as_ended, bounded, seconds, wait_final
 from runtime.core.task import Codec
 
@@ -231,7 +231,7 @@ class Client(Operations):
             params={"wait": seconds(wait_s)} if wait_s > 0 else None,
             body=encode(fields),
             wait_s=wait_s,
-            repeatable="idempotency_key" in fields,
+            repeat=Repeat.ALWAYS if "idempotency_key" in fields else Repeat.IF_UNDONE,
         )
         raw = answer.json()
         if not (isinstance(raw, dict) and "id" in raw and "state" in raw):

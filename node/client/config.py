@@ -24,7 +24,7 @@ def resolve_url(url: str | None, env: Mapping[str, str] | None = None) -> str:
     name, value = ("url", url) if url else ("NORIA_URL", env.get("NORIA_URL") or DEFAULT_URL)
     try:
         parts = urlsplit(value)
-        valid = parts.scheme in {"http", "https"} and parts.hostname is not None and (parts.port or 1) > 0
+        valid = parts.scheme in {"http", "https"} and parts.hostname is not None and parts.port != 0
     except ValueError:  # a port that is no number, an IPv6 address that is not closed
         valid = False
     if not valid:

@@ -13,6 +13,7 @@ from node.client import filters
 from node.client.errors import NotFound, Overloaded, ServerFault
 from node.client.events import follow
 from node.client.models import AttemptInfo, Changed, TaskEvent, TaskInfo
+from node.client.transport import Repeat
 from node.client.waiting import poll, task_path
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ class Operations:
 
         Not repeated after a broken connection: the first try may have opened the run already.
         """
-        return _task(await self._transport.call("POST", task_path(task_id, "/retry"), repeatable=False))
+        return _task(
+            await self._transport.call("POST", task_path(task_id, "/retry"), repeat=Repeat.IF_UNDONE)
+        )
 
     async def raw_result(self, task_id: str) -> tuple[bytes, str]:
         """The stored result and its content type. Raises Refused while there is none, ResultExpired, NotFound."""
@@ -165,7 +168,7 @@ class Operations:
     async def ready(self) -> bool:
         """Whether the node takes work now. Raises Unreachable when nobody answers."""
         try:
-            await self._transport.call("GET", "/readyz", repeatable=False)
+            await self._transport.call("GET", "/readyz", repeat=Repeat.NEVER)
         except (Overloaded, NotFound):
             return False
         return True

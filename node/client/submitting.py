@@ -16,6 +16,7 @@ import orjson
 from node.client.encode import Chunk, chunks, encode, fresh_key
 from node.client.errors import InvalidTask, ServerFault
 from node.client.handle import Decoder
+from node.client.transport import Repeat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -79,7 +80,12 @@ class Batches:
             i in self.own_keys for i in range(chunk.first, chunk.first + chunk.count)
         )
         try:
-            answer = await self._transport.call("POST", "/v1/tasks/batch", body=chunk.body, repeatable=keyed)
+            answer = await self._transport.call(
+                "POST",
+                "/v1/tasks/batch",
+                body=chunk.body,
+                repeat=Repeat.ALWAYS if keyed else Repeat.IF_UNDONE,
+            )
         except InvalidTask as exc:
             if chunk.first == 0:
                 raise

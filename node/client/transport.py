@@ -7,12 +7,14 @@ first try, so every try sends the same request.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import random
 import re
 import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -26,9 +28,18 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
 CONNECT_TIMEOUT_S = 5.0
+LARGE_BODY_BYTES = 512 * 1024  # from here on written in pieces, so that the loop goes on meanwhile
 NOTHING_STORED = frozenset({"overloaded", "not-ready"})  # 503s after which a task is certainly not stored
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _JSON_HEADERS = {"Content-Type": "application/json"}
+
+
+class Repeat(Enum):
+    """What may be done with a request that was not answered, or refused for load."""
+
+    ALWAYS = "always"  # a second arrival changes nothing
+    IF_UNDONE = "if undone"  # only where the first one certainly changed nothing
+    NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +106,7 @@ class Transport:
         body: bytes | None = None,
         wait_s: float = 0.0,
         within_s: float | None = None,
-        repeatable: bool = True,
+        repeat: Repeat = Repeat.ALWAYS,
     ) -> Answer:
         """The 2xx answer. `wait_s` is how long the node may hold the request on purpose.
 
@@ -112,7 +123,7 @@ class Transport:
                     method, path, params, body, self._timeout_for(wait_s, within_s, elapsed_s)
                 )
             except (Unreachable, Overloaded) as exc:
-                if not _worth_repeating(exc, repeatable=repeatable):
+                if not _worth_repeating(exc, repeat):
                     raise
                 advice_s = exc.retry_after_s if isinstance(exc, Overloaded) else None
                 elapsed_s = time.monotonic() - started_s
@@ -142,7 +153,7 @@ class Transport:
                 method,
                 self.url + path,
                 params=params,
-                data=body,
+                data=body if body is None or len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
                 headers=_JSON_HEADERS if body is not None else None,
                 timeout=timeout,
                 allow_redirects=False,  # a redirected POST would become a GET
@@ -223,10 +234,10 @@ class Transport:
         return error
 
 
-def _worth_repeating(error: Unreachable | Overloaded, *, repeatable: bool) -> bool:
-    if isinstance(error.__cause__, aiohttp.ClientSSLError):
+def _worth_repeating(error: Unreachable | Overloaded, repeat: Repeat) -> bool:
+    if repeat is Repeat.NEVER or isinstance(error.__cause__, aiohttp.ClientSSLError):
         return False  # a certificate does not become right by asking again
-    if repeatable:
+    if repeat is Repeat.ALWAYS:
         return True
     if isinstance(error, Overloaded):
         return error.status == 429 or error.slug in NOTHING_STORED

@@ -10,10 +10,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
 from uuid import UUID
 
 DEFAULT_TENANT = "default"
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=False)
+def light(cls: type[T]) -> type[T]:
+    """A value that is frozen to the type checkers only. For what is made once or more per task: at run time a
+    frozen dataclass takes three times as long to make (a Claim 3.2 us against 1.1)."""
+    return dataclass(slots=True, unsafe_hash=True)(cls)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def light_by_name(cls: type[T]) -> type[T]:
+    """As `light`, made with keywords only."""
+    return dataclass(slots=True, unsafe_hash=True, kw_only=True)(cls)
 
 
 class State(StrEnum):
@@ -117,7 +132,7 @@ class BandKey:
     keyed: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@light_by_name
 class NewTask:
     """A validated task, ready to be accepted. `payload` is a JSON object as bytes.
 
@@ -153,7 +168,7 @@ class NewTask:
 # -- what accepting one task came to ----------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@light
 class Stored:
     """A new row was committed. `created_at` and `due` are PostgreSQL's instants."""
 
@@ -196,7 +211,7 @@ Acceptance = Stored | Duplicate | KeyReused | Refused | Undone
 # -- claims and settlements -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@light_by_name
 class Claim:
     """A running row of this incarnation, with all that is needed to run it once."""
 
@@ -223,7 +238,7 @@ class Claim:
     alone: bool = False  # a suspect that runs with nothing beside it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@light_by_name
 class Finish:
     """Move to `outcome`."""
 
@@ -249,7 +264,7 @@ class Requeue:
     suspect: bool = False  # waits among its band's suspects from now on
 
 
-@dataclass(frozen=True, slots=True)
+@light
 class Settlement:
     """How an attempt ended. It commits only if (id, attempt, incarnation) is still what runs."""
 

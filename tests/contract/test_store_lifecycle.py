@@ -1,6 +1,6 @@
 """The stores' conditions repeat the lifecycle table: every (state, event) pair is walked through both.
 
-What the table forbids changes nothing. `blocked` and `parents_done` belong to dependencies: no store has them.
+What the table forbids changes nothing. `blocked` and `parents_done` belong to dependencies, which are not here.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from actors.authoring.registry import Registry
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from aiohttp import ClientSession
+    from aiohttp import ClientResponse, ClientSession
 
     from tests.support.memory_node import MemoryNode
 
@@ -101,6 +101,13 @@ class Answer:
 class Http:
     def __init__(self, session: ClientSession) -> None:
         self.session = session
+        self.streams: list[ClientResponse] = []
+
+    async def stream(self, path: str, headers: Mapping[str, str] | None = None) -> ClientResponse:
+        """An answer without an end; it is closed with the client."""
+        response = await self.session.get(path, headers=headers)
+        self.streams.append(response)
+        return response
 
     async def call(self, method: str, path: str, **options: Any) -> Answer:
         if isinstance(data := options.get("data"), bytes):
@@ -136,4 +143,9 @@ class Http:
 @asynccontextmanager
 async def speaking_to(node: MemoryNode) -> AsyncIterator[Http]:
     async with node.client() as session:
-        yield Http(session)
+        http = Http(session)
+        try:
+            yield http
+        finally:
+            for response in http.streams:
+                response.close()

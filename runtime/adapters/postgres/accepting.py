@@ -10,8 +10,9 @@ so repeating a batch is safe.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from operator import attrgetter
+from dataclasses import dataclass, replace
+from itertools import islice
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from runtime.adapters.postgres.queries import SQL
@@ -144,8 +145,9 @@ async def _refused_among(session: Session, places: Sequence[int], group: Group) 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the insert stored, and what was there before, by id and by key."""
+    """What the insert stored (mostly all, `in_order`), and what was there before, by id and by key."""
 
+    in_order: Sequence[Stored] | None
     stored: Mapping[UUID, Stored]
     by_id: Mapping[UUID, Stored]
     by_key: Mapping[Key, tuple[UUID, bytes]]  # id, digest
@@ -153,9 +155,12 @@ class Found:
 
 async def insert(session: Session, tasks: Sequence[NewTask]) -> Found:
     rows = await session.fetch(SQL.accept, *columns(tasks))
+    if len(rows) == len(tasks):  # `seq` tells the order of the batch; hashing ids would cost as much again
+        rows.sort(key=itemgetter(1))
+        return Found(
+            [Stored(t.id, row[1], row[2], row[3]) for t, row in zip(tasks, rows, strict=True)], {}, {}, {}
+        )
     stored = {row[0]: Stored(uuid_of(row[0]), row[1], row[2], row[3]) for row in rows}
-    if len(stored) == len(tasks):
-        return Found(stored, {}, {})
     missing = [task for task in tasks if task.id not in stored]
     keyed = [task for task in missing if task.idempotency_key is not None]
     existing = await session.fetch(
@@ -164,7 +169,7 @@ async def insert(session: Session, tasks: Sequence[NewTask]) -> Found:
         [task.tenant for task in keyed],
         [task.idempotency_key for task in keyed],
     )
-    return Found(stored, *_by_id_and_key(existing))
+    return Found(None, stored, *_by_id_and_key(existing))
 
 
 def _by_id_and_key(
@@ -229,6 +234,7 @@ class Plan:
         self._leader_of: dict[Key, NewTask] = {}
         self.leaders: list[NewTask] = []
         self.separable = True  # no group could be stored in part
+        self._followers = False
         for group in groups:
             for task in group:
                 if task.idempotency_key is None:
@@ -237,9 +243,16 @@ class Plan:
                 self.separable = self.separable and len(group) == 1
                 if self._leader_of.setdefault((task.tenant, task.idempotency_key), task) is task:
                     self.leaders.append(task)
+                else:
+                    self._followers = True
 
     def judge(self, found: Found) -> list[list[Acceptance] | None]:
         """One answer per task; None for a group that depends on one that fell: to be judged anew."""
+        if found.in_order is not None:
+            if not self._followers:
+                each = iter(found.in_order)
+                return [list(islice(each, len(group))) for group in self._groups]
+            found = replace(found, in_order=None, stored={one.id: one for one in found.in_order})
         fallen: set[UUID] = set()
         answers: list[list[Acceptance] | None] = []
         for group in self._groups:

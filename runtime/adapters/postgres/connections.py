@@ -51,8 +51,8 @@ _SESSION: Final[Mapping[str, str]] = {
     # a node that is frozen between two statements must not keep its locks from those who repair what it ran
     "idle_in_transaction_session_timeout": "5s",
 }
-# Rows are found by key, always. With stale statistics the planner believes otherwise and is 150 times slower, so
-# on these connections it has no choice. Plans are made once, for arrays of any length.
+# Rows are found by key, always. With stale statistics the planner believes otherwise and is 150 times slower,
+# so on these connections it has no choice. Plans are made once, for arrays of any length.
 BY_KEY: Final[Mapping[str, str]] = {
     "enable_bitmapscan": "off",
     "enable_hashjoin": "off",

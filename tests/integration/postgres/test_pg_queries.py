@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 EVERY = [getattr(SQL, field.name) for field in fields(Queries)]
 PLAIN = {"begin", "commit", "rollback", "lock_bands", "migration_table"}  # without parameters, not prepared
-NAMES = {"int8": "bigint", "int4": "integer", "int2": "smallint", "float8": "double precision", "bool": "boolean"}
+NAMES = {
+    "int8": "bigint",
+    "int4": "integer",
+    "int2": "smallint",
+    "float8": "double precision",
+    "bool": "boolean",
+}
 
 
 @pytest.fixture
@@ -53,7 +59,7 @@ async def test_every_statement_is_valid_and_its_comment_tells_the_types(
 
 
 def test_many_rows_are_changed_by_statements_that_name_the_order_of_their_locks() -> None:
-    """FOR UPDATE of many rows has an ORDER BY or skips; arrays come sorted (see the plan tests for DELETE)."""
+    """FOR UPDATE of many rows has an ORDER BY; DELETE and UPDATE take rows in the order of sorted arrays."""
     for query in EVERY:
         for cte in re.split(r"\bAS (?:MATERIALIZED )?\(", query.sql):
             if "FOR UPDATE" in cte:
@@ -64,7 +70,11 @@ def test_many_rows_are_changed_by_statements_that_name_the_order_of_their_locks(
 def test_time_is_that_of_the_statement_but_for_leases(query: Query) -> None:
     """now() is the transaction's start; clock_timestamp() is volatile, and never an index condition."""
     assert not re.search(r"\bnow\(\)|current_timestamp|transaction_timestamp", query.sql)
-    if "noria.lease" not in query.sql and "noria.handler" not in query.sql and query.name != "migration_table":
+    if (
+        "noria.lease" not in query.sql
+        and "noria.handler" not in query.sql
+        and query.name != "migration_table"
+    ):
         assert "clock_timestamp" not in query.sql
 
 
@@ -76,5 +86,7 @@ def test_a_query_that_stands_twice_is_refused() -> None:
 def test_parameters_must_be_declared_in_order() -> None:
     with pytest.raises(ValueError, match="declared"):
         parse("-- name: a\n-- $2 x text\nSELECT $2;\n")
-    [query] = parse("-- name: a\n-- $1 x text, $2 ys double precision[],\n-- $3 z bigint\n-- why\nSELECT 1;\n").values()
+    [query] = parse(
+        "-- name: a\n-- $1 x text, $2 ys double precision[],\n-- $3 z bigint\n-- why\nSELECT 1;\n"
+    ).values()
     assert query == Query("a", "SELECT 1", (("x", "text"), ("ys", "double precision[]"), ("z", "bigint")))

@@ -1,0 +1,119 @@
+"""Options that say which tasks, and the actions on all that match: shown first, done only when confirmed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from node.cli import parse
+from node.cli.context import with_client
+from node.cli.exits import Code
+
+if TYPE_CHECKING:
+    from node.client import Changed, Client
+    from node.client.filters import Filter
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FIELDS = (
+    "state",
+    "handler",
+    "actor_key",
+    "idempotency_key",
+    "created_after",
+    "created_before",
+    "error_type",
+)
+
+
+def options() -> Callable[[F], F]:
+    """Filters by handler, keys, age and error."""
+    added = (
+        click.option("--handler", help="Only this handler's."),
+        click.option("--actor-key", help="Only with this actor key."),
+        click.option("--key", "idempotency_key", help="Only with this idempotency key."),
+        click.option(
+            "--error", "error_type", metavar="TYPE", help="Only failed with this, such as ValueError."
+        ),
+        click.option(
+            "--since", "created_after", type=parse.AGO, help="Only submitted since, such as 2h or an instant."
+        ),
+        click.option("--until", "created_before", type=parse.AGO, help="Only submitted before."),
+    )
+
+    def add(command: F) -> F:
+        for option in reversed(added):
+            command = option(command)
+        return command
+
+    return add
+
+
+def page_options(command: F) -> F:
+    for option in (
+        click.option("--quiet", "-q", is_flag=True, help="Ids only, one a line, for xargs."),
+        click.option("--cursor", help="Go on where a list ended (its next_cursor)."),
+        click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True),
+    ):
+        command = option(command)
+    return command
+
+
+def bulk_options(command: F) -> F:
+    for option in (
+        click.option("--yes", "-y", is_flag=True, help="Do not ask."),
+        click.option("--dry-run", is_flag=True, help="Only say how many match."),
+        click.option(
+            "--all", "everything", is_flag=True, help="All of them; needed where no filter is given."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def which(said: Mapping[str, Any]) -> Filter:
+    return {name: said[name] for name in _FIELDS if said.get(name)}  # type: ignore[return-value]  # built by name
+
+
+def no_filter_beside_ids(filtered: Filter, *, everything: bool, dry_run: bool) -> None:
+    if filtered or everything or dry_run:
+        raise click.UsageError("either IDs or filters, not both")
+
+
+def act(
+    action: str, done: str, filtered: Filter, *, everything: bool, dry_run: bool, yes: bool, as_json: bool
+) -> int:
+    """Count what matches, ask, do it. `action` is cancel, replay or purge."""
+    from node.cli import render  # noqa: PLC0415 - not needed for --help
+
+    if not filtered and not everything:
+        raise click.UsageError(f"say which to {action}: IDs, a filter such as --handler, or --all")
+    if everything and filtered:
+        raise click.UsageError("--all and filters exclude each other")
+
+    async def run(client: Client, *, dry: bool) -> Changed:
+        method = {"cancel": client.cancel_matching, "replay": client.replay, "purge": client.purge}[action]
+        return await method(everything=everything, dry_run=dry, **filtered)
+
+    if not dry_run and not yes:
+        matched = with_client(lambda client: run(client, dry=True)).matched
+        _confirm(action, matched)
+    changed = with_client(lambda client: run(client, dry=dry_run))
+    if as_json:
+        render.print_json({"matched": changed.matched, "changed": changed.changed})
+    elif dry_run:
+        render.note(f"{render.count(changed.matched)} would be {done}")
+    else:
+        render.note(f"{render.count(changed.changed)} of {render.count(changed.matched)} {done}")
+    return Code.DONE
+
+
+def _confirm(action: str, matched: int) -> None:
+    if not matched:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{matched:,} tasks match; --yes to {action} them without being asked")
+    click.confirm(f"{action} {matched:,} tasks?", abort=True, err=True)

@@ -1,0 +1,153 @@
+"""`noria submit`: one task from the command line."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from node.cli import parse
+from node.cli.context import JSON, reaches_node, with_client
+from node.cli.exits import Code
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from node.client import Client, InvalidTask
+    from node.client.encode import SubmitOptions
+
+
+def complete_handler(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of handlers, for the shell; nothing where no node answers at once."""
+    try:
+        return [name for name in with_client(_handler_names, retry_for_s=0.0) if name.startswith(incomplete)]
+    except Exception:  # noqa: BLE001 - a completion has nowhere to say what is wrong
+        return []
+
+
+async def _handler_names(client: Client) -> list[str]:
+    return sorted(str(entry["name"]) for entry in await client.handlers())
+
+
+HANDLER = click.argument("handler", shell_complete=complete_handler)
+
+
+@click.command(short_help="Submit a task.")
+@HANDLER
+@click.argument("arguments", nargs=-1, metavar="[KEY=TEXT | KEY:=JSON]...")
+@click.option(
+    "--payload", metavar="JSON|@FILE|@-", help="All arguments as a JSON object; words are put on top."
+)
+@click.option(
+    "--wait", is_flag=True, help="Wait until it has ended; its result goes to stdout. Exit 1 if it failed."
+)
+@click.option("--timeout", type=parse.DURATION, help="With --wait: give up waiting after this (exit 6).")
+@click.option("--key", help="Idempotency key: one key, one task.")
+@click.option("--actor-key", help="Tasks with one actor key run one at a time, in order.")
+@click.option("--priority", type=click.Choice(["high", "medium", "low"]))
+@click.option("--delay", type=parse.DURATION, help="Run it this much later, such as 30s, 5m or 2h.")
+@click.option("--at", type=parse.MOMENT, help="Run it then, such as 2030-01-31T08:00 (local) or …Z (UTC).")
+@click.option("--expires", type=parse.DURATION, help="Cancel it if it has not started after this.")
+@click.option("--run-timeout", type=parse.DURATION, help="How long one attempt may take.")
+@click.option("--max-attempts", type=click.IntRange(min=1))
+@click.option("--requires", multiple=True, metavar="TAG", help="Only on nodes with this tag (repeatable).")
+@click.option("--prefers", multiple=True, metavar="TAG", help="Rather on nodes with this tag (repeatable).")
+@click.option(
+    "--meta", multiple=True, metavar="KEY=TEXT", help="Metadata, in the form of arguments (repeatable)."
+)
+@JSON
+@reaches_node
+def submit(
+    handler: str, arguments: tuple[str, ...], payload: str | None, *, wait: bool, timeout: float | None,
+    as_json: bool, **said: Any,
+) -> int:  # fmt: skip
+    """Submit a task to HANDLER, with its arguments as words:
+
+    \b
+      noria submit scrape url=https://example.com depth:=2
+      noria submit report --payload @order.json --wait
+      noria submit mail to=ann@example.com body=@letter.txt --delay 5m --key mail:42
+
+    KEY=TEXT is a text, KEY:=JSON any JSON value; =@FILE and :=@FILE read either from a file.
+    Prints the task's id (with --wait: its result). Without --key the task gets a key of its own, so that a
+    repeated request never stores it twice.
+    """
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout goes with --wait; how long the task may run is --run-timeout")
+    if said["delay"] is not None and said["at"] is not None:
+        raise click.UsageError("--delay and --at exclude each other")
+    values = parse.payload(payload, arguments)
+    raw, duplicate = with_client(lambda client: _store(client, handler, values, _options(said)))
+    if wait:
+        return _finish(str(raw["id"]), timeout, as_json=as_json)
+    from node.cli import render  # noqa: PLC0415 - not needed for --help
+
+    if as_json:
+        render.print_json(raw)
+        return Code.DONE
+    render.note(
+        f"{handler} {'exists already' if duplicate else 'accepted'}; follow it: noria wait {raw['id']}"
+    )
+    click.echo(raw["id"])
+    return Code.DONE
+
+
+def _options(said: Mapping[str, Any]) -> SubmitOptions:
+    options: dict[str, Any] = {
+        "idempotency_key": said["key"],
+        "actor_key": said["actor_key"],
+        "priority": said["priority"],
+        "delay_s": said["delay"],
+        "run_at": said["at"],
+        "expires_at": None
+        if said["expires"] is None
+        else datetime.now(UTC) + timedelta(seconds=said["expires"]),
+        "timeout_s": said["run_timeout"],
+        "max_attempts": said["max_attempts"],
+        "requires": said["requires"] or None,
+        "prefers": said["prefers"] or None,
+        "metadata": parse.pairs(said["meta"]) or None,
+    }
+    return {name: value for name, value in options.items() if value is not None}  # type: ignore[return-value]  # built by name
+
+
+async def _store(
+    client: Client, handler: str, payload: Mapping[str, Any], options: SubmitOptions
+) -> tuple[Mapping[str, Any], bool]:
+    from node.client import InvalidTask  # noqa: PLC0415 - not needed for --help
+
+    try:
+        handle = await client.submit(handler, payload, **options)
+    except InvalidTask as exc:
+        if any(pointer == "#/handler" for pointer, _ in exc.errors):
+            await suggest(client, handler, exc)
+        raise
+    return (await handle.status()).raw, handle.duplicate
+
+
+async def suggest(client: Client, handler: str, exc: InvalidTask) -> None:
+    """Add the handlers that may have been meant to the error."""
+    import difflib  # noqa: PLC0415 - not needed for --help
+
+    names = await _handler_names(client)
+    close = difflib.get_close_matches(handler, names, n=3, cutoff=0.5)
+    if close:
+        exc.detail += f"\nDid you mean {' or '.join(close)}?"
+    elif names:
+        exc.detail += f"\nHandlers: {', '.join(names[:20])}{' …' if len(names) > 20 else ''}"
+    else:
+        exc.detail += "\nNo node has published a handler yet."
+
+
+def _finish(task_id: str, timeout_s: float | None, *, as_json: bool) -> int:
+    from node.cli.follow import print_result, wait_for  # noqa: PLC0415 - not needed for --help
+
+    info = wait_for([task_id], timeout_s)[0]
+    if as_json:
+        from node.cli import render  # noqa: PLC0415 - not needed for --help
+
+        render.print_json(info.raw)
+    elif info.state == "succeeded":
+        print_result(task_id)
+    return Code.DONE if info.state == "succeeded" else Code.TASK_FAILED

@@ -1,0 +1,129 @@
+# pyright: strict
+"""Handlers as an author writes them. Clean under mypy and pyright in strict mode; test_typing.py runs it, too."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field as plain_field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, ClassVar, assert_type
+
+from aiohttp import ClientSession
+from pydantic import BaseModel
+from typing_extensions import TypedDict
+
+from actors import Actor, Backoff, Context, Fail, Retry, Task, actor, field, handler, lifespan, task
+
+
+@dataclass
+class Page:
+    title: str
+    links: list[str] = plain_field(default_factory=list[str])
+
+    @classmethod
+    def parse(cls, text: str) -> Page:
+        title, *links = text.splitlines()
+        return cls(title, links)
+
+
+class Order(BaseModel):
+    id: int
+    amount: Decimal
+
+
+class Where(TypedDict):
+    country: str
+    seen: datetime
+
+
+@lifespan
+async def http() -> AsyncIterator[ClientSession]:
+    async with ClientSession() as session:
+        yield session
+
+
+@handler(
+    "scrape",
+    timeout_s=30,
+    max_attempts=5,
+    rate_limit="100/s",
+    backoff=Backoff(first_s=2, max_s=600),
+    give_up_on=(UnicodeError,),
+)
+async def scrape(ctx: Context, url: str, depth: int = 0) -> Page:
+    async with ctx.use(ClientSession).get(url) as response:
+        if response.status == 404:
+            raise Fail("gone")
+        if response.status == 429:
+            raise Retry("busy", after_s=60)
+        page = Page.parse(await response.text())
+    ctx.submit(
+        *(
+            task(scrape, url=u, depth=depth - 1).options(idempotency_key=f"scrape:{u}")
+            for u in page.links
+            if depth
+        )
+    )
+    return page
+
+
+@handler("fingerprint", cpu=True, timeout_s=60)
+def fingerprint(ctx: Context, path: str) -> str:
+    return f"{ctx.attempt}:{path}"
+
+
+@handler
+def ship(ctx: Context, order: Order, to: Where, gift: bytes | None = None) -> Decimal:
+    for done in range(order.id):
+        ctx.raise_if_cancelled()
+        ctx.progress(done, order.id, "packing")
+    if ctx.failures and not gift:
+        ctx.snooze(3600)
+    return order.amount
+
+
+class Account(Actor, name="account"):
+    state_version: ClassVar[int] = 2
+    balance_cents: int = 0
+    notes: list[str] = field(default_factory=list[str])
+
+    @classmethod
+    def migrate(cls, state: dict[str, Any], from_version: int) -> dict[str, Any]:
+        return state | {"notes": [f"migrated from version {from_version}"]}
+
+    @handler
+    async def deposit(self, ctx: Context, amount_cents: int) -> int:
+        self.balance_cents += amount_cents
+        self.notes.append(str(ctx.task_id))
+        return self.balance_cents
+
+    @handler(read_only=True)
+    async def balance(self, ctx: Context) -> int:
+        del ctx
+        return self.balance_cents
+
+
+class Savings(Account, name="savings"):
+    rate: float = 0.01
+
+
+scraping = assert_type(task(scrape, url="https://example.org", depth=2), Task[Page])
+hurried = assert_type(scraping.options(priority="high", metadata={"by": "me"}), Task[Page])
+printing = assert_type(task(fingerprint, path="/etc/hosts"), Task[str])
+shipping = assert_type(
+    task(
+        ship,
+        order=Order(id=1, amount=Decimal("9.90")),
+        to={"country": "NL", "seen": datetime(2026, 1, 2)},  # noqa: DTZ001 - any datetime
+    ),
+    Task[Decimal],
+)
+deposit = assert_type(actor(Account, "42").task(Account.deposit, amount_cents=5), Task[int])
+inherited = assert_type(actor(Savings, "42").task(Savings.deposit, amount_cents=5), Task[int])
+by_name: Task[Any] = Task(handler="scrape", payload={"url": "https://example.org"})
+anything: Task[object] = scraping  # a task of a Page is a task of an object
+
+
+def read(body: bytes) -> Page:
+    return scraping.decode_result(body)
