@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from actors.activity import Activity
-from actors.authoring.resources import Resources
 from actors.authoring.registry import HandlerDef, Kind, Registry
+from actors.authoring.resources import Resources
 from actors.bands import Bands
 from actors.executor.capacity import Capacity
 from actors.intake import Intake

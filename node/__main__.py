@@ -18,7 +18,7 @@ def main() -> int:
         settings = read(os.environ)
         return asyncio.run(run_node(settings))
     except NoriaError as wrong:
-        print(wrong, file=sys.stderr)  # noqa: T201 - the process's last word
+        print(wrong, file=sys.stderr)
         return EXIT_USAGE
 
 

@@ -48,4 +48,6 @@ class _Json(logging.Formatter):
 
 
 def _extras(record: logging.LogRecord) -> dict[str, Any]:
-    return {name: value for name, value in vars(record).items() if name not in _PLAIN and value not in (None, "")}
+    return {
+        name: value for name, value in vars(record).items() if name not in _PLAIN and value not in (None, "")
+    }

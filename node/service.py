@@ -101,7 +101,7 @@ class NodeService:
     def subscribe(self, after: int | None) -> AbstractContextManager[AsyncIterator[TaskEvent | Gap]]:
         return self._world.activity.events.subscribe(after)
 
-    def home(self, slot: int) -> str | None:  # noqa: ARG002 - one node owns every slot
+    def home(self, slot: int) -> str | None:
         return self._world.node
 
     def backlog(self) -> int:

@@ -75,7 +75,7 @@ def decode(body: bytes) -> Message:
 T = TypeVar("T")
 
 
-class _Wrong(Exception):  # noqa: N818 - private, never leaves this module
+class _Wrong(Exception):
     """What is wrong with which part of a message."""
 
 

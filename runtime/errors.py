@@ -13,7 +13,7 @@ class NoriaError(Exception):
 # -- fix the request or the code; repeating it changes nothing -------------------------------------
 
 
-class InvalidInput(NoriaError):  # noqa: N818 - the names read as what is wrong
+class InvalidInput(NoriaError):
     """A value from outside is not allowed; `errors` lists (JSON pointer, detail) pairs."""
 
     def __init__(self, detail: str, errors: tuple[tuple[str, str], ...] = ()) -> None:
@@ -30,7 +30,7 @@ class EmbeddedError(NoriaError):
     """The embedded PostgreSQL cannot be used; the message says why, where, and what to do."""
 
 
-class IllegalTransition(NoriaError):  # noqa: N818
+class IllegalTransition(NoriaError):
     """An event that the task's state forbids; nothing was changed."""
 
 
@@ -38,18 +38,18 @@ class RegistrationError(NoriaError):
     """A handler, actor or resource is declared in a way that cannot work; names file and line."""
 
 
-class UndecodableMessage(NoriaError):  # noqa: N818
+class UndecodableMessage(NoriaError):
     """Bytes from the wire that are not one of our messages."""
 
 
 # -- refused by the record --------------------------------------------------------------------------
 
 
-class TaskNotFound(NoriaError):  # noqa: N818
+class TaskNotFound(NoriaError):
     """No task with this id."""
 
 
-class WrongState(NoriaError):  # noqa: N818
+class WrongState(NoriaError):
     """The task's present state forbids what was asked."""
 
     def __init__(self, detail: str, state: str) -> None:
@@ -60,11 +60,11 @@ class WrongState(NoriaError):  # noqa: N818
 # -- try again later --------------------------------------------------------------------------------
 
 
-class Unavailable(NoriaError):  # noqa: N818
+class Unavailable(NoriaError):
     """A service cannot answer now. What was asked may or may not have happened; repeat it with the same ids."""
 
 
-class Overloaded(NoriaError):  # noqa: N818
+class Overloaded(NoriaError):
     """A bounded queue is full; nothing was done. Try again after `retry_after_s`."""
 
     def __init__(self, detail: str, retry_after_s: float = 1.0) -> None:
@@ -98,5 +98,5 @@ class MailboxFull(AskError):
 # -- give up ----------------------------------------------------------------------------------------
 
 
-class IncarnationDead(NoriaError):  # noqa: N818
+class IncarnationDead(NoriaError):
     """This process was declared dead by the record; it must exit (code 75) and start anew."""

@@ -87,7 +87,9 @@ class TaskControl(Protocol):
         """
         ...
 
-    async def cancel_matching(self, which: TaskFilter, limit: int, *, dry_run: bool = False) -> tuple[int, int]:
+    async def cancel_matching(
+        self, which: TaskFilter, limit: int, *, dry_run: bool = False
+    ) -> tuple[int, int]:
         """(matched, changed) of at most `limit` tasks that are not final."""
         ...
 
@@ -98,11 +100,15 @@ class TaskControl(Protocol):
         """
         ...
 
-    async def replay_matching(self, which: TaskFilter, limit: int, *, dry_run: bool = False) -> tuple[int, int]:
+    async def replay_matching(
+        self, which: TaskFilter, limit: int, *, dry_run: bool = False
+    ) -> tuple[int, int]:
         """(matched, changed) of at most `limit` dead letters (failed tasks; cancelled ones if states say so)."""
         ...
 
-    async def purge_matching(self, which: TaskFilter, limit: int, *, dry_run: bool = False) -> tuple[int, int]:
+    async def purge_matching(
+        self, which: TaskFilter, limit: int, *, dry_run: bool = False
+    ) -> tuple[int, int]:
         """Delete dead letters for good: (matched, changed) of at most `limit`."""
         ...
 

@@ -92,7 +92,7 @@ class Converter:
         return self.serializer.to_python(value, mode="python", by_alias=True, warnings=False)
 
 
-class Inexact(Exception):  # noqa: N818 - the name says what is wrong
+class Inexact(Exception):
     """`faults` are (pointer below the value, detail)."""
 
     def __init__(self, faults: tuple[Fault, ...]) -> None:

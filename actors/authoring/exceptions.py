@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Fail(NoriaError):  # noqa: N818 - authors read it as a verb: raise Fail("gone")
+class Fail(NoriaError):
     """Final: the task becomes a dead letter now, whatever attempts are left."""
 
 
-class Retry(NoriaError):  # noqa: N818 - authors read it as a verb: raise Retry("busy")
+class Retry(NoriaError):
     """This attempt failed; try again after `after_s`, or after the handler's back-off when it is None.
 
     It counts as a failure: with `max_attempts` failures the task is a dead letter. Raises ValueError where
@@ -36,11 +36,11 @@ class ResultNotSerializable(Fail):
     """What the handler returned has no exact form as bytes; another attempt would not change that."""
 
 
-class ResourceNotFound(NoriaError, LookupError):  # noqa: N818 - the name says what is wrong
+class ResourceNotFound(NoriaError, LookupError):
     """`ctx.use(T)` found no resource that is a T; the message lists those that exist."""
 
 
-class LifespanFailed(NoriaError):  # noqa: N818 - the name says what is wrong
+class LifespanFailed(NoriaError):
     """A resource could not be opened or closed; names the lifespan, the cause is chained."""
 
 

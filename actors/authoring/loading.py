@@ -16,7 +16,6 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from actors.authoring.source import shown_path
 from runtime.errors import RegistrationError
 
 if TYPE_CHECKING:
@@ -151,10 +150,10 @@ def _refuse(name: str, error: BaseException) -> NoReturn:
     if isinstance(error, RegistrationError):
         raise error
     if isinstance(error, SyntaxError) and error.filename:
-        place = f"{shown_path(error.filename)}:{error.lineno}"
+        place = f"{error.filename}:{error.lineno}"
     else:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if not _machinery(f.filename)]
-        place = f"{shown_path(frames[-1].filename)}:{frames[-1].lineno}" if frames else name
+        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else name
     raise RegistrationError(f"{place}: cannot import {name}: {type(error).__name__}: {error}") from error
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import os
-from pathlib import Path
 from typing import Any
 
 from runtime.errors import RegistrationError
 
 
 def source_of(thing: Any) -> str:
-    """`file:line` of a function or class; the file relative to the current folder where it lies below it."""
+    """`file:line` of a function or class."""
     place = file_and_line(thing)
-    return "<unknown>:0" if place is None else f"{shown_path(place[0])}:{place[1]}"
+    return "<unknown>:0" if place is None else f"{place[0]}:{place[1]}"
 
 
 def file_and_line(thing: Any) -> tuple[str, int] | None:
@@ -25,11 +23,6 @@ def file_and_line(thing: Any) -> tuple[str, int] | None:
         return inspect.getsourcefile(target) or "<unknown>", inspect.getsourcelines(target)[1]
     except (OSError, TypeError):
         return None
-
-
-def shown_path(path: str) -> str:
-    """Relative to the current folder where it lies below it, else as it is."""
-    return path.removeprefix(f"{Path.cwd()}{os.sep}")
 
 
 def refusal(thing: Any, why: str, what: str = "handler") -> RegistrationError:

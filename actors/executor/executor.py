@@ -263,7 +263,7 @@ class Executor(Behavior[Message]):
             while worker is not None and worker.cancelling():
                 worker.uncancel()
             return move_when_stopped(run, self._world.jitter())
-        except Exception as error:  # noqa: BLE001 - around the body, such as no memory for a child process
+        except Exception as error:
             log.exception("running %s failed outside its body", run.handler.name)
             ended, children = raised(run.handler, error), ()
         return move_of(run, ended, self._world.jitter(), children)

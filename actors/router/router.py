@@ -18,7 +18,7 @@ from actors.router.accepting import Accepted, Accepting, Group
 from actors.router.messages import AnswerAll, AwaitEnd, Look, Message, Submit, TasksEnded
 from actors.router.waiters import Waiters
 from actors.world import World
-from runtime.core.task import Acceptance, Claim, NewTask, Stored
+from runtime.core.task import Claim, NewTask, Stored
 from runtime.errors import Overloaded, Unavailable
 from runtime.kernel.actor import ActorContext, Behavior, Ref
 

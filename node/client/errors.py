@@ -36,7 +36,7 @@ class ClientError(NoriaError):
 # -- fix the request; repeating it changes nothing --------------------------------------------------
 
 
-class InvalidTask(ClientError, InvalidInput):  # noqa: N818 - the names read as what is wrong
+class InvalidTask(ClientError, InvalidInput):
     """A value is not allowed (422, 400, or found before sending). `errors` lists (JSON pointer, detail) pairs.
 
     It is an InvalidInput too, which is what `task(fn, …)` raises: one `except InvalidInput` covers both.
@@ -58,7 +58,7 @@ class InvalidTask(ClientError, InvalidInput):  # noqa: N818 - the names read as 
         return self.detail + "".join(lines)
 
 
-class KeyReused(ClientError):  # noqa: N818
+class KeyReused(ClientError):
     """The idempotency key belongs to a task that was asked for differently.
 
     `existing_id` is that task; the digests are hexadecimal SHA-256 of both requests, '' where not told.
@@ -73,15 +73,15 @@ class KeyReused(ClientError):  # noqa: N818
         self.digest = digest
 
 
-class TooLarge(ClientError):  # noqa: N818
+class TooLarge(ClientError):
     """A task is larger than a node takes (413, or found before sending)."""
 
 
-class NotFound(ClientError):  # noqa: N818
+class NotFound(ClientError):
     """No such task or handler (404)."""
 
 
-class Refused(ClientError):  # noqa: N818
+class Refused(ClientError):
     """The node understood and will not: 401 and 403 (who you are), 409 (the task's `state` forbids it)."""
 
     def __init__(self, detail: str, *, status: int, slug: str = "", state: str = "") -> None:
@@ -89,14 +89,14 @@ class Refused(ClientError):  # noqa: N818
         self.state = state
 
 
-class ResultExpired(ClientError):  # noqa: N818
+class ResultExpired(ClientError):
     """The task succeeded, but its result is no longer kept (410)."""
 
 
 # -- try again later --------------------------------------------------------------------------------
 
 
-class Overloaded(ClientError):  # noqa: N818
+class Overloaded(ClientError):
     """The node cannot now (429, 503), still so after all retries; `retry_after_s` is its advice."""
 
     def __init__(self, detail: str, *, retry_after_s: float, status: int, slug: str = "") -> None:
@@ -104,7 +104,7 @@ class Overloaded(ClientError):  # noqa: N818
         self.retry_after_s = retry_after_s
 
 
-class Unreachable(ClientError):  # noqa: N818
+class Unreachable(ClientError):
     """No answer from `url`, after all retries. A task sent under an idempotency key may have been stored."""
 
     def __init__(self, detail: str, *, url: str) -> None:
@@ -115,7 +115,7 @@ class Unreachable(ClientError):  # noqa: N818
 # -- a fault that is not yours ----------------------------------------------------------------------
 
 
-class ServerFault(ClientError):  # noqa: N818
+class ServerFault(ClientError):
     """The node failed (500), or what answered does not speak Noria's contract."""
 
 
@@ -130,7 +130,7 @@ class TaskError(ClientError):
         self.task_id = task_id
 
 
-class TaskFailed(TaskError):  # noqa: N818
+class TaskFailed(TaskError):
     """The task is a dead letter. `type`, `message`, `traceback` are the handler's last error, `attempt` whose."""
 
     def __init__(self, task_id: str, handler: str, error: Mapping[str, Any]) -> None:
@@ -143,7 +143,7 @@ class TaskFailed(TaskError):  # noqa: N818
         super().__init__(f"{handler} {task_id} failed in attempt {self.attempt}: {what}", task_id=task_id)
 
 
-class TaskCancelled(TaskError):  # noqa: N818
+class TaskCancelled(TaskError):
     """The task was cancelled (or expired) before it could succeed; `reason` says which where the node tells."""
 
     def __init__(self, task_id: str, handler: str, reason: str = "") -> None:
@@ -154,7 +154,7 @@ class TaskCancelled(TaskError):  # noqa: N818
         )
 
 
-class WaitTimeout(TaskError):  # noqa: N818
+class WaitTimeout(TaskError):
     """The task is not final yet; it goes on. `state` is where it was when the time was up."""
 
     def __init__(self, task_id: str, timeout_s: float, state: str) -> None:

@@ -61,7 +61,7 @@ PROBLEMS: Final[Mapping[str, Kind]] = {
 }
 
 
-class Problem(Exception):  # noqa: N818 - named as RFC 9457 names it
+class Problem(Exception):
     """An answer of status 400 and above. `members` are further fields of the document."""
 
     def __init__(

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 M = TypeVar("M")
 
 
-class RestartsExceeded(NoriaError):  # noqa: N818 - the names read as what is wrong
+class RestartsExceeded(NoriaError):
     """A child failed more often than the restart policy allows; its supervisor fails with this."""
 
 

@@ -24,11 +24,11 @@ _SHOWN_MAX: Final = 20  # tasks that a message lists
 _RESOLUTION_S: Final = time.get_clock_info("monotonic").resolution  # by which asyncio takes timers as due
 
 
-class SimulationDeadlock(AssertionError):  # noqa: N818 - the names read as what is wrong
+class SimulationDeadlock(AssertionError):
     """No task can go on and no timer is set; the message lists who waits where."""
 
 
-class SimulationOverrun(AssertionError):  # noqa: N818
+class SimulationOverrun(AssertionError):
     """Virtual time went beyond its limit; the message lists who waits where."""
 
 

@@ -165,16 +165,18 @@ class PostgresWorld(World):
         await self._admin.execute(self._shifts.replace("$1", f"{seconds:.6f}"))
 
     async def clear(self) -> None:
-        await self._admin.execute(f"TRUNCATE {', '.join(f'noria.{name}' for name in _TABLES)}")
+        await self._admin.execute(";".join(f"DELETE FROM noria.{name}" for name in _TABLES))
 
 
 @asynccontextmanager
 async def postgres_world(dsn: str) -> AsyncIterator[PostgresWorld]:
-    """A world on a migrated database of its own."""
+    """An empty world on a migrated database that nobody else uses now."""
     admin = await asyncpg.connect(dsn)
     try:
         async with PostgresStore.open(dsn) as store:
-            yield PostgresWorld(store, admin, await _shifts(admin))
+            world = PostgresWorld(store, admin, await _shifts(admin))
+            await world.clear()
+            yield world
     finally:
         await admin.close()
 
@@ -182,7 +184,7 @@ async def postgres_world(dsn: str) -> AsyncIterator[PostgresWorld]:
 async def _shifts(admin: asyncpg.Connection[Any]) -> str:
     """Statements that move every instant on record back by $1 seconds."""
     return ";".join(
-        f"UPDATE noria.{row['table_name']} SET {_back(row['columns'])}"  # noqa: S608 - names from the catalog
+        f"UPDATE noria.{row['table_name']} SET {_back(row['columns'])}"
         for row in await admin.fetch(_INSTANTS)
     )
 

@@ -38,7 +38,7 @@ class Do(Request[Any]):
     what: Callable[[ActorContext[Any]], Awaitable[object] | object]
 
 
-class Broken(Exception):  # noqa: N818 - a failure on purpose
+class Broken(Exception):
     """What probes fail with."""
 
 

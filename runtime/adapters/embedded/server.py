@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import quote
 
@@ -226,7 +227,13 @@ class EmbeddedPostgres:
                     child.kill()
                 child.wait()
                 child.release()
+                self._leave_socket_dir()
             self.folder.close()
+
+    def _leave_socket_dir(self) -> None:
+        if self._socket_dir is not None and not self._socket_dir.is_relative_to(self.folder.path):
+            with suppress(OSError):  # after a hard end there may still be something in it
+                self._socket_dir.rmdir()
 
     def bound_log(self) -> None:
         """Keep the log under 2 x 4 MiB: called at start, and now and then by a long-lived owner.

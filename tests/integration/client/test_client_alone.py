@@ -14,6 +14,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from node.client import (
     Client,
     InvalidTask,
@@ -36,7 +37,15 @@ from runtime.errors import InvalidInput, SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FORBIDDEN = ("asyncpg", "aio_pika", "aiormq", "opentelemetry", "prometheus_client", "uvloop", "runtime.adapters")
+FORBIDDEN = (
+    "asyncpg",
+    "aio_pika",
+    "aiormq",
+    "opentelemetry",
+    "prometheus_client",
+    "uvloop",
+    "runtime.adapters",
+)
 
 
 def test_the_client_brings_neither_database_nor_broker_nor_telemetry() -> None:
@@ -55,9 +64,11 @@ def test_nothing_is_read_at_import_and_all_when_constructed(monkeypatch: pytest.
     assert Client("http://other").url == "http://other"
 
 
-@pytest.mark.parametrize("wrong", ["127.0.0.1:8080", "ftp://x", "http://", "http://x:port", "http://[::1", "http://x:0"])
+@pytest.mark.parametrize(
+    "wrong", ["127.0.0.1:8080", "ftp://x", "http://", "http://x:port", "http://[::1", "http://x:0"]
+)
 def test_a_wrong_url_is_named(wrong: str) -> None:
-    with pytest.raises(SettingsError, match="NORIA_URL='.*': must be http"):
+    with pytest.raises(SettingsError, match=r"NORIA_URL='.*': must be http"):
         resolve_url(None, {"NORIA_URL": wrong})
 
 
@@ -178,16 +189,30 @@ def test_too_deep_or_endless_values_are_refused() -> None:
 
 
 def test_values_with_a_plain_form() -> None:
-    raw = encode({"d": Decimal("0.10"), "p": Path("a/b"), "m": Model(), "x": Point(1.5), "n": None, "t": "null"})
-    assert orjson.loads(raw) == {"d": "0.10", "p": "a/b", "m": {"mode": "json"}, "x": {"x": 1.5}, "n": None, "t": "null"}
+    raw = encode(
+        {"d": Decimal("0.10"), "p": Path("a/b"), "m": Model(), "x": Point(1.5), "n": None, "t": "null"}
+    )
+    assert orjson.loads(raw) == {
+        "d": "0.10",
+        "p": "a/b",
+        "m": {"mode": "json"},
+        "x": {"x": 1.5},
+        "n": None,
+        "t": "null",
+    }
 
 
 @given(st.lists(st.integers(1, 60), max_size=60), st.integers(1, 10), st.integers(80, 200))
-def test_chunks_hold_all_tasks_in_order_within_both_limits(sizes: list[int], count_max: int, bytes_max: int) -> None:
+def test_chunks_hold_all_tasks_in_order_within_both_limits(
+    sizes: list[int], count_max: int, bytes_max: int
+) -> None:
     from unittest.mock import patch
 
     tasks = [b'"%s"' % (b"x" * size) for size in sizes]
-    with patch("node.client.encode.BATCH_TASKS_MAX", count_max), patch("node.client.encode.BATCH_BYTES_MAX", bytes_max):
+    with (
+        patch("node.client.encode.BATCH_TASKS_MAX", count_max),
+        patch("node.client.encode.BATCH_BYTES_MAX", bytes_max),
+    ):
         cut = list(chunks(iter(tasks)))
     bodies = [orjson.loads(chunk.body)["tasks"] for chunk in cut]
     assert [b'"%s"' % task.encode() for body in bodies for task in body] == tasks
@@ -202,7 +227,10 @@ def test_fresh_keys_ascend_and_differ() -> None:
 
 
 def test_a_result_with_a_large_integer_stays_exact() -> None:
-    assert Answer(200, b'{"result": 123456789012345678901234567890}', "").json()["result"] == 123456789012345678901234567890
+    assert (
+        Answer(200, b'{"result": 123456789012345678901234567890}', "").json()["result"]
+        == 123456789012345678901234567890
+    )
 
 
 # -- retries ----------------------------------------------------------------------------------------

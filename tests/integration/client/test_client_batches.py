@@ -161,8 +161,12 @@ async def test_ended_tasks_are_told_though_many_others_hang(shaken: Client, prox
     hanging = await shaken.submit_many([("add", {"a": n}, {"run_at": LATER}) for n in range(60)])
     done = await shaken.submit_many([("add", {"a": n}) for n in range(60)])
     told = set()
-    with pytest.raises(WaitTimeout):
+
+    async def follow() -> None:
         async for t in shaken.as_ended([*hanging, *done], timeout_s=2.0):
             told.add(t.id)
+
+    with pytest.raises(WaitTimeout):
+        await follow()
     assert told == {t.id for t in done}
     assert len(proxy.seen) < 600  # polls take turns; nobody is asked in a busy loop

@@ -174,10 +174,13 @@ async def test_a_generated_key_tells_that_it_was_generated(shaken: Client, proxy
 
 async def test_two_nodes_on_one_port_one_after_the_other() -> None:
     """What a rolling restart looks like from outside: connections break, the next node answers."""
-    async with memory_node(REGISTRY) as first, faulty_proxy(first.url) as proxy:
-        async with Client(proxy.url, retry_for_s=5.0) as client:
-            assert await client.call("add", {"a": 1}, timeout_s=10) == 1
-            async with memory_node(REGISTRY, name="n2") as second:
-                proxy.target = second.url
-                proxy.plan.append("lose")
-                assert await client.call("add", {"a": 2}, timeout_s=10) == 2
+    async with (
+        memory_node(REGISTRY) as first,
+        faulty_proxy(first.url) as proxy,
+        Client(proxy.url, retry_for_s=5.0) as client,
+    ):
+        assert await client.call("add", {"a": 1}, timeout_s=10) == 1
+        async with memory_node(REGISTRY, name="n2") as second:
+            proxy.target = second.url
+            proxy.plan.append("lose")
+            assert await client.call("add", {"a": 2}, timeout_s=10) == 2

@@ -15,9 +15,9 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from actors import task
 from node.client import Client, NotFound, SyncClient, SyncTaskHandle, TaskFailed, TaskHandle, WaitTimeout
-
 from tests.support.client_handlers import LATER, REGISTRY, Page, add, fail, page
 from tests.support.memory_node import memory_node
 
@@ -112,7 +112,9 @@ def test_events_are_an_iterator_that_ends_when_it_is_left(client: SyncClient) ->
 
 def test_one_client_serves_many_threads(client: SyncClient) -> None:
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(lambda n: client.call(task(add, a=n), timeout_s=20), range(40))) == list(range(40))
+        assert list(pool.map(lambda n: client.call(task(add, a=n), timeout_s=20), range(40))) == list(
+            range(40)
+        )
 
 
 def test_it_opens_again_after_close(url: str) -> None:
@@ -164,7 +166,9 @@ def start(program: str, url: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("program", "printed"), [(FORKED, "both\n"), (FORGOTTEN, "1\n")], ids=["fork", "no close"])
+@pytest.mark.parametrize(
+    ("program", "printed"), [(FORKED, "both\n"), (FORGOTTEN, "1\n")], ids=["fork", "no close"]
+)
 def test_in_a_process_of_its_own(url: str, program: str, printed: str) -> None:
     out, err = (process := start(program, url)).communicate(timeout=30)
     assert (process.returncode, out, err) == (0, printed, "")
@@ -186,13 +190,17 @@ def public(kind: type) -> dict[str, Any]:
     return {name: member for name, member in inspect.getmembers(kind) if not name.startswith("_")}
 
 
-@pytest.mark.parametrize(("asynchronous", "synchronous"), [(Client, SyncClient), (TaskHandle, SyncTaskHandle)])
+@pytest.mark.parametrize(
+    ("asynchronous", "synchronous"), [(Client, SyncClient), (TaskHandle, SyncTaskHandle)]
+)
 def test_both_have_the_same_methods_with_the_same_parameters(asynchronous: type, synchronous: type) -> None:
     theirs, ours = public(asynchronous), public(synchronous)
     assert theirs.keys() == ours.keys()
     for name, member in theirs.items():
         if inspect.isfunction(member):
-            assert inspect.signature(ours[name]).parameters.keys() == inspect.signature(member).parameters.keys(), name
+            assert (
+                inspect.signature(ours[name]).parameters.keys() == inspect.signature(member).parameters.keys()
+            ), name
     init = inspect.signature(synchronous.__init__).parameters
     if synchronous is SyncClient:
         assert init == inspect.signature(Client.__init__).parameters

@@ -102,7 +102,7 @@ async def test_a_failure_tells_the_handlers_error(client: Client) -> None:
 
 async def test_waiting_ends_in_time_and_the_task_goes_on(client: Client) -> None:
     t = await client.submit(task(gate, name="slow"))
-    with pytest.raises(WaitTimeout, match="still running after 0.1 s"):
+    with pytest.raises(WaitTimeout, match=r"still running after 0\.1 s"):
         await t.result(timeout_s=0.1)
     with pytest.raises(WaitTimeout):
         await t.result(timeout_s=0)

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from runtime.core.task import Band, BandCount, Census, Lane
 from node.http.stats import counted
+from runtime.core.task import Band, BandCount, Census, Lane
 from tests.support.memory_node import until
 
 if TYPE_CHECKING:
     import pytest
+
     from tests.support.http_api import Gates, Http
     from tests.support.memory_node import MemoryNode
 

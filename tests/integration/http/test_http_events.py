@@ -10,10 +10,10 @@ from uuid import UUID
 
 import orjson
 import pytest
+
 from node.http import sse
 from node.http.route import Options
 from runtime.core.task import State
-
 from tests.support.http_api import REGISTRY, speaking_to
 from tests.support.memory_node import memory_node, until
 

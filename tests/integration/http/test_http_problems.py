@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
+
 from node.http.app import make_app
 from node.http.auth import Principal, Scope
 from node.http.problems import PROBLEMS, Problem, problem_of
 from node.http.route import Options
 from runtime import errors
-
 from tests.support.http_api import REGISTRY, Http, speaking_to
 from tests.support.memory_node import memory_node, serving
 
