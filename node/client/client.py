@@ -131,10 +131,11 @@ class Client(Operations):
     @overload
     async def submit_many(self, work: Iterable[Task[Any] | Named], /) -> list[TaskHandle[Any]]: ...
     async def submit_many(self, work: Iterable[Task[Any] | Named], /) -> list[TaskHandle[Any]]:
-        """Store many tasks in few requests; handles in order. `work` is read as it is sent, so it may be endless-ish.
+        """Store many tasks in few requests; handles in order. `work` is read as it is sent.
 
-        Batches of at most 10,000 tasks or 16 MiB, a few at a time. Each batch is stored whole or not at all. The
-        first error ends the call after what is under way; its `handles` says what is stored.
+        Batches of at most 2,500 tasks or 16 MiB, a few at a time; a node that is full slows them down. Each batch
+        is stored whole or not at all. The first error ends the call after what is under way; its `handles` says
+        what is stored.
         """
         batches = Batches(self._transport, (_of_item(item) for item in work), auto_keys=self._auto_keys)
         try:

@@ -22,15 +22,23 @@ class RetryPolicy:
     backoff: Backoff = Backoff(first_s=0.1, factor=2.0, max_s=2.0)
 
     def pause_s(
-        self, tries: int, elapsed_s: float, jitter: float, advice_s: float | None = None
+        self,
+        tries: int,
+        elapsed_s: float,
+        jitter: float,
+        advice_s: float | None = None,
+        patience_s: float = 0.0,
     ) -> float | None:
         """Seconds to wait after `tries` tries, None to give up. `advice_s` (Retry-After) is a lower bound.
+
+        Under advice the policy lasts for `patience_s` if that is longer: the caller is slowed down, not refused.
 
         `jitter` is in [0, 1). Under advice the jitter comes on top, so that callers refused together come back apart.
         """
         backoff_s = delay_s(self.backoff, tries, jitter)
         pause_s = backoff_s if advice_s is None else max(advice_s, 0.0) + backoff_s
-        if tries >= MAX_TRIES or elapsed_s + pause_s > self.total_s:
+        total_s = self.total_s if advice_s is None else max(self.total_s, patience_s)
+        if tries >= MAX_TRIES or elapsed_s + pause_s > total_s:
             return None
         return pause_s
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from node.client.transport import Answer, Transport
 
 BATCHES_AT_ONCE = 4
+PATIENCE_S = 60.0  # a producer that is faster than the node is slowed down, not refused
 _BATCH_POINTER = re.compile(r"#/tasks/(\d+)")
 
 Request = tuple[dict[str, Any], Decoder[Any] | None]
@@ -84,6 +85,7 @@ class Batches:
                 "POST",
                 "/v1/tasks/batch",
                 body=chunk.body,
+                patience_s=PATIENCE_S,
                 repeat=Repeat.ALWAYS if keyed else Repeat.IF_UNDONE,
             )
         except InvalidTask as exc:

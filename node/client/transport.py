@@ -106,11 +106,13 @@ class Transport:
         body: bytes | None = None,
         wait_s: float = 0.0,
         within_s: float | None = None,
+        patience_s: float = 0.0,
         repeat: Repeat = Repeat.ALWAYS,
     ) -> Answer:
         """The 2xx answer. `wait_s` is how long the node may hold the request on purpose.
 
-        `within_s` bounds all tries together (default: the retry policy, and the request timeout for each).
+        `within_s` bounds all tries together (default: the retry policy, and the request timeout for each);
+        refusals for load are waited out for `patience_s` at least.
         Raises ClientError as errors.from_problem says; Unreachable or Overloaded once the retries are used up.
         """
         started_s = time.monotonic()
@@ -127,7 +129,7 @@ class Transport:
                     raise
                 advice_s = exc.retry_after_s if isinstance(exc, Overloaded) else None
                 elapsed_s = time.monotonic() - started_s
-                pause_s = self.policy.pause_s(tries, elapsed_s, random.random(), advice_s)  # noqa: S311 - jitter
+                pause_s = self.policy.pause_s(tries, elapsed_s, random.random(), advice_s, patience_s)  # noqa: S311 - jitter
                 if pause_s is None or (within_s is not None and elapsed_s + pause_s >= within_s):
                     raise
             await asyncio.sleep(pause_s)

@@ -23,8 +23,8 @@ _HOP = {"transfer-encoding", "content-length", "connection", "content-encoding",
 class Proxy:
     """`plan` says what happens to the next requests; when it is empty they pass.
 
-    pass · lose (the request never reaches the node) · lose-answer (it does, and is answered, but the connection
-    breaks before the answer) · hang (no answer at all) · a status, with headers: (503, {"Retry-After": "0"}).
+    pass · lose (the request never reaches the node) · lose-answer (it does, but the connection breaks
+    before the answer) · hang (no answer at all) · a status, with headers: (503, {"Retry-After": "0"}).
     """
 
     target: str

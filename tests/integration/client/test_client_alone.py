@@ -27,7 +27,7 @@ from node.client import (
     TooLarge,
 )
 from node.client.config import resolve_api_key, resolve_url
-from node.client.encode import chunks, encode, fresh_key
+from node.client.encode import BATCH_TASKS_MAX, chunks, encode, fresh_key
 from node.client.errors import from_problem
 from node.client.retry import RetryPolicy, parse_retry_after
 from node.client.transport import Answer
@@ -68,7 +68,7 @@ def test_nothing_is_read_at_import_and_all_when_constructed(monkeypatch: pytest.
     "wrong", ["127.0.0.1:8080", "ftp://x", "http://", "http://x:port", "http://[::1", "http://x:0"]
 )
 def test_a_wrong_url_is_named(wrong: str) -> None:
-    with pytest.raises(SettingsError, match=r"NORIA_URL='.*': must be http"):
+    with pytest.raises(SettingsError, match=r"NORIA_URL=.*: must be http"):
         resolve_url(None, {"NORIA_URL": wrong})
 
 
@@ -92,8 +92,8 @@ def test_the_api_key_comes_from_argument_environment_or_file(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(400, InvalidTask), (401, Refused), (403, Refused), (404, NotFound), (409, Refused), (410, ResultExpired),
-     (413, TooLarge), (415, InvalidTask), (422, InvalidTask), (429, Overloaded), (503, Overloaded),
+    [(400, InvalidTask), (401, Refused), (403, Refused), (404, NotFound), (409, Refused),
+     (410, ResultExpired), (413, TooLarge), (415, InvalidTask), (422, InvalidTask), (429, Overloaded), (503, Overloaded),
      (405, ServerFault), (500, ServerFault), (418, ServerFault)],
 )  # fmt: skip
 def test_every_status_has_its_error_even_without_a_document(status: int, kind: type[Exception]) -> None:
@@ -130,12 +130,13 @@ def test_invalid_task_is_an_invalid_input() -> None:
 
 # -- encoding ---------------------------------------------------------------------------------------
 
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+NUMBER = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=4),
+    st.none() | st.booleans() | NUMBER | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=20,
-)  # fmt: skip
+)
 
 
 @given(JSON)
@@ -242,13 +243,15 @@ def test_pauses_grow_are_bounded_and_end() -> None:
     assert policy.pause_s(1, 0, 0.5, advice_s=3) == 3.05
     assert policy.pause_s(1, 9.99, 0.5) is None
     assert policy.pause_s(1, 0, 0.5, advice_s=10) is None
+    assert policy.pause_s(1, 0, 0.5, advice_s=10, patience_s=60) == 10.05
+    assert policy.pause_s(1, 20, 0.5, patience_s=60) is None, "patience is for a node that answers"
     assert policy.pause_s(100, 0, 0.0) is None
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("2", 2.0), ("0.5", 0.5), (None, None), ("", None), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("-1", None),
-     ("inf", None), ("nan", None)],
+    [("2", 2.0), ("0.5", 0.5), (None, None), ("", None), ("-1", None), ("inf", None), ("nan", None),
+     ("Wed, 21 Oct 2026 07:28:00 GMT", None)],
 )  # fmt: skip
 def test_retry_after(text: str | None, seconds: float | None) -> None:
     assert parse_retry_after(text) == seconds
@@ -274,7 +277,7 @@ async def test_a_task_of_a_batch_costs_the_client_a_few_microseconds() -> None:
     """5 us are promised; the bound here leaves room for a slow or busy machine."""
     count = 10_000
     client = Client("http://recorded")
-    client._transport = Recorded(count)  # type: ignore[assignment]  # all that submit_many asks of it
+    client._transport = Recorded(BATCH_TASKS_MAX)  # type: ignore[assignment]  # all that submit_many asks of it
     work: Callable[[], list[tuple[str, dict[str, Any]]]] = lambda: [("noop", {}) for _ in range(count)]  # noqa: E731
     best_s = 1.0
     for _ in range(5):

@@ -16,7 +16,7 @@ from tests.support.client_handlers import add, fail
 from tests.support.memory_node import serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 
 def parsed(text: str) -> list[TaskEvent]:
@@ -39,11 +39,11 @@ def test_events_are_parsed_as_the_standard_says() -> None:
 
 
 async def first(
-    client: Client, count: int, submit: Callable[[], Awaitable[None]], **which: list[str]
+    client: Client, count: int, submit: Callable[[], Awaitable[None]], **which: Sequence[str]
 ) -> list[TaskEvent]:
     """The first events; submits again and again, because nothing is told until the stream is open."""
     told: list[TaskEvent] = []
-    async with asyncio.timeout(10), aclosing(client.events(**which)) as stream:
+    async with asyncio.timeout(10), aclosing(client.events(last_event_id=None, **which)) as stream:
         while len(told) < count:
             reader = asyncio.ensure_future(anext(stream))
             while not reader.done():

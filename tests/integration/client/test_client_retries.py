@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from actors import task
-from node.client import Client, InvalidTask, Overloaded, ServerFault, Unreachable
+from node.client import Client, InvalidTask, Overloaded, ServerFault, Unreachable, WaitTimeout
 from tests.support.client_handlers import LATER, REGISTRY, add
 from tests.support.faulty_proxy import faulty_proxy
 from tests.support.memory_node import memory_node
@@ -136,8 +136,6 @@ async def test_a_draining_node_is_not_asked_in_a_busy_loop(
     t = await shaken.submit(task(add, a=1).options(run_at=LATER))
     await node.drain()
     proxy.seen.clear()
-    from node.client import WaitTimeout
-
     with pytest.raises(WaitTimeout):
         await t.result(timeout_s=1.5)
     assert len(proxy.seen) < 12
@@ -176,11 +174,11 @@ async def test_two_nodes_on_one_port_one_after_the_other() -> None:
     """What a rolling restart looks like from outside: connections break, the next node answers."""
     async with (
         memory_node(REGISTRY) as first,
+        memory_node(REGISTRY, name="n2") as second,
         faulty_proxy(first.url) as proxy,
         Client(proxy.url, retry_for_s=5.0) as client,
     ):
         assert await client.call("add", {"a": 1}, timeout_s=10) == 1
-        async with memory_node(REGISTRY, name="n2") as second:
-            proxy.target = second.url
-            proxy.plan.append("lose")
-            assert await client.call("add", {"a": 2}, timeout_s=10) == 2
+        proxy.target = second.url
+        proxy.plan.append("lose")
+        assert await client.call("add", {"a": 2}, timeout_s=10) == 2

@@ -201,6 +201,6 @@ def test_both_have_the_same_methods_with_the_same_parameters(asynchronous: type,
             assert (
                 inspect.signature(ours[name]).parameters.keys() == inspect.signature(member).parameters.keys()
             ), name
-    init = inspect.signature(synchronous.__init__).parameters
+    init = inspect.signature(synchronous).parameters
     if synchronous is SyncClient:
-        assert init == inspect.signature(Client.__init__).parameters
+        assert init == inspect.signature(Client).parameters
