@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import asyncpg
 
 from runtime.adapters.postgres.queries import SQL, Query
-from runtime.adapters.postgres.translate import POOLED, translated
+from runtime.adapters.postgres.translate import POOLED, repeated, translated
 from runtime.errors import NoriaError, Overloaded, SettingsError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -160,6 +160,15 @@ class Line:
                     self._give_back(session, keep=isinstance(error, Exception) and session.reusable)
                     raise
                 self._give_back(session, keep=session.reusable)
+
+    async def fetch(self, query: Query, *values: Any, rows: int = 0) -> list[asyncpg.Record]:
+        """One statement that may be repeated: it changes nothing, or the same again changes nothing more."""
+
+        async def once() -> list[asyncpg.Record]:
+            async with self.session(rows) as session:
+                return await session.fetch(query, *values)
+
+        return await repeated(once)
 
     @asynccontextmanager
     async def deadline(self, rows: int = 0) -> AsyncIterator[None]:

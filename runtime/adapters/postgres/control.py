@@ -12,7 +12,6 @@ from runtime.adapters.postgres.queries import SQL, Query
 from runtime.adapters.postgres.reading import Reading
 from runtime.adapters.postgres.rows import uuid_of, uuids_of
 from runtime.adapters.postgres.scanning import dead_letters, unfinished
-from runtime.adapters.postgres.translate import repeated
 from runtime.core.task import State, Status, TaskFilter, TaskView
 from runtime.errors import TaskNotFound, Unavailable, WrongState
 
@@ -88,22 +87,16 @@ class Control(Reading):
 
     async def _change(self, statement: Query, ids: Sequence[UUID], *values: object) -> list[UUID]:
         """Ids that were met."""
-
-        async def once() -> list[UUID]:
-            async with self._connections.read.session(len(ids)) as session:
-                return uuids_of(await session.fetch(statement, list(ids), *values))
-
-        return await repeated(once) if ids else []
+        if not ids:
+            return []
+        return uuids_of(await self._connections.read.fetch(statement, list(ids), *values, rows=len(ids)))
 
     async def _ask_to_cancel(self, ids: Sequence[UUID]) -> dict[UUID, bool]:
         """Those that run, and whether this is the first request."""
-
-        async def once() -> dict[UUID, bool]:
-            async with self._connections.read.session(len(ids)) as session:
-                rows = await session.fetch(SQL.cancel_running, list(ids))
-                return {uuid_of(row[0]): row[1] for row in rows}
-
-        return await repeated(once) if ids else {}
+        if not ids:
+            return {}
+        rows = await self._connections.read.fetch(SQL.cancel_running, list(ids), rows=len(ids))
+        return {uuid_of(row[0]): row[1] for row in rows}
 
     async def _existing(self, task_id: UUID) -> TaskView:
         view = await self.get(task_id)

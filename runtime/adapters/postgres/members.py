@@ -51,15 +51,11 @@ class Members:
                     raise not_living(incarnation, row)
 
     async def bury(self, by: int, lease_s: float) -> list[int]:
-        async def once() -> list[int]:
-            async with self._connections.sweep.session() as session:
-                return [row["incarnation"] for row in await session.fetch(SQL.bury, by, lease_s)]
-
-        return await repeated(once)
+        rows = await self._connections.sweep.fetch(SQL.bury, by, lease_s)
+        return sorted(row["incarnation"] for row in rows)
 
     async def nodes(self) -> list[NodeView]:
-        async with self._connections.read.session() as session:
-            return [node_of(row) for row in await session.fetch(SQL.nodes)]
+        return [node_of(row) for row in await self._connections.read.fetch(SQL.nodes)]
 
 
 class Catalog:
@@ -85,8 +81,7 @@ class Catalog:
         return [bands[key] for key in wanted]
 
     async def bands(self, after: int = 0) -> list[Band]:
-        async with self._connections.read.session() as session:
-            return [band_of(row) for row in await session.fetch(SQL.bands, after)]
+        return [band_of(row) for row in await self._connections.read.fetch(SQL.bands, after)]
 
     async def publish(self, entries: Sequence[HandlerEntry]) -> None:
         rows = [
@@ -94,23 +89,16 @@ class Catalog:
             for e in {entry.name: entry for entry in sorted(entries, key=lambda entry: entry.name)}.values()
         ]
 
-        async def once() -> None:
-            async with self._connections.read.session() as session:
-                await session.fetch(SQL.publish, *unzipped(rows, 6))
-
-        await repeated(once)
+        await self._connections.read.fetch(SQL.publish, *unzipped(rows, 6))
 
     async def handlers(self) -> list[HandlerEntry]:
-        async with self._connections.read.session() as session:
-            return [handler_of(row) for row in await session.fetch(SQL.handlers)]
+        return [handler_of(row) for row in await self._connections.read.fetch(SQL.handlers)]
 
     async def paused(self) -> list[str]:
-        async with self._connections.read.session() as session:
-            return [row["name"] for row in await session.fetch(SQL.paused)]
+        return [row["name"] for row in await self._connections.read.fetch(SQL.paused)]
 
     async def set_paused(self, handler: str, *, paused: bool) -> bool:
-        async with self._connections.read.session() as session:
-            return await session.row(SQL.set_paused, handler, paused) is not None
+        return bool(await self._connections.read.fetch(SQL.set_paused, handler, paused))
 
 
 async def join(session: Session, node: str, lease_s: float, about: Mapping[str, object]) -> int:

@@ -41,8 +41,7 @@ class Reading:
         return await self._views(ids, final_only=True)
 
     async def attempts(self, task_id: UUID) -> builtins.list[AttemptView]:
-        async with self._connections.read.session() as session:
-            return [attempt_of(row) for row in await session.fetch(SQL.attempts, task_id)]
+        return [attempt_of(row) for row in await self._connections.read.fetch(SQL.attempts, task_id)]
 
     async def list(self, which: TaskFilter, limit: int, before: UUID | None = None) -> Page:
         async with self._connections.read.session() as session:
@@ -80,8 +79,8 @@ class Reading:
         unique = sorted(set(ids))
         if not unique:
             return []
-        async with self._connections.read.session(len(unique)) as session:
-            return [view_of(row) for row in await session.fetch(SQL.views, unique, True, final_only)]
+        rows = await self._connections.read.fetch(SQL.views, unique, True, final_only, rows=len(unique))
+        return [view_of(row) for row in rows]
 
     async def _find(self, states: frozenset[State], which: TaskFilter, limit: int) -> builtins.list[UUID]:
         """At most `limit` tasks in one of `states` that match, however many have to be looked at."""

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from runtime.adapters.postgres.queries import SQL
 from runtime.adapters.postgres.rows import orphan_of, uuid_of, uuids_of
-from runtime.adapters.postgres.translate import repeated
 
 if TYPE_CHECKING:
     from runtime.adapters.postgres.connections import Connections
@@ -27,25 +26,17 @@ class Repairing:
     )
 
     async def orphans(self, limit: int) -> list[Orphan]:
-        async with self._connections.sweep.session() as session:
-            return [orphan_of(row) for row in await session.fetch(SQL.orphans, max(limit, 0))]
+        return [orphan_of(row) for row in await self._connections.sweep.fetch(SQL.orphans, max(limit, 0))]
 
     async def held(self, incarnation: int) -> list[Orphan]:
-        async with self._connections.sweep.session() as session:
-            return [orphan_of(row) for row in await session.fetch(SQL.held, incarnation)]
+        return [orphan_of(row) for row in await self._connections.sweep.fetch(SQL.held, incarnation)]
 
     async def cancel_requests(self, incarnation: int) -> list[tuple[UUID, int]]:
-        async with self._connections.sweep.session() as session:
-            return [
-                (uuid_of(row[0]), row[1]) for row in await session.fetch(SQL.cancel_requests, incarnation)
-            ]
+        rows = await self._connections.sweep.fetch(SQL.cancel_requests, incarnation)
+        return [(uuid_of(row[0]), row[1]) for row in rows]
 
     async def expire(self, limit: int) -> list[UUID]:
-        async def once() -> list[UUID]:
-            async with self._connections.sweep.session() as session:
-                return uuids_of(await session.fetch(SQL.expire, max(limit, 0)))
-
-        return await repeated(once)
+        return uuids_of(await self._connections.sweep.fetch(SQL.expire, max(limit, 0)))
 
     async def forget(self, *, finished_before_s: float, keys_before_s: float, limit: int) -> int:
         """Goes on from where the last call ended until `limit` went, all was seen, or it took long enough."""

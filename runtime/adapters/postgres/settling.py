@@ -81,12 +81,8 @@ class Settling:
         if not late:
             return
         values = unzipped([(*_identity(settlements[place]), *_end(settlements[place])) for place in late], 5)
-
-        async def found() -> set[int]:
-            async with self._connections.settle.session(len(late)) as session:
-                return {row[0] for row in await session.fetch(SQL.on_record, *values)}
-
-        on_record = await repeated(found)
+        rows = await self._connections.settle.fetch(SQL.on_record, *values, rows=len(late))
+        on_record = {row[0] for row in rows}
         for nth, place in enumerate(late, start=1):
             verdicts[place] = Verdict.COMMITTED if nth in on_record else Verdict.FENCED
 

@@ -43,6 +43,6 @@ class PostgresStore(Accepting, Claiming, Settling, Repairing, Control, Members, 
             await connections.close()
 
     async def now(self) -> datetime:
-        async with self._connections.read.session() as session:
-            instant: datetime = await session.value(SQL.now)
-            return instant
+        [row] = await self._connections.read.fetch(SQL.now)
+        instant: datetime = row["now"]
+        return instant
