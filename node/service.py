@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -125,6 +126,7 @@ class NodeService:
         stats: dict[str, object] = {
             "node": self.node,
             "incarnation": self._world.incarnation,
+            "pid": os.getpid(),
             "state": "draining" if self.draining else "active",
             "rates": {
                 name: {"per_s": activity.rates.per_s(name), "last": activity.rates.series(name)}

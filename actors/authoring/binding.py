@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, NotRequired
+from typing import Any, Final, NotRequired
 
 import orjson
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 from typing_extensions import TypedDict
 
-from actors.authoring.exact import CONFIG, Converter, Inexact, looks_inexact, looks_nul
+from actors.authoring.exact import CONFIG, Converter, Inexact, contains, looks_inexact, looks_nul
 from actors.authoring.limits import PAYLOAD_BYTES_MAX
 from actors.authoring.markers import mark_of
 from actors.authoring.results import ResultAdapter
@@ -143,7 +143,7 @@ class Binding:
     def _detail(self, kind: str, message: str, value: Any, depth: int) -> str:
         if kind == "missing":
             return "is required"
-        if kind == "extra_forbidden":
+        if kind in _UNKNOWN_KINDS:
             return self._unknown() if depth == 1 else "is not a known field"
         text = message.removeprefix("Input ")
         return f"{text[:1].lower()}{text[1:]}; got {_shown(value)}"
@@ -155,7 +155,8 @@ class Binding:
         return ", ".join(self._arguments) or "none"
 
 
-_FAULTS_LISTABLE = 2_000
+_FAULTS_LISTABLE: Final = 2_000
+_UNKNOWN_KINDS: Final = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def binding_of(fn: Callable[..., Any]) -> Binding:
@@ -194,25 +195,20 @@ def _schema(adapter: TypeAdapter[Any], arguments: tuple[Argument, ...]) -> dict[
 
 def _unfit(core_schema: Any, schema: Any) -> str | None:
     """Types that pydantic takes but that do not come back as they went."""
-    if _contains(core_schema, "type", "generator"):
+    if contains(core_schema, "type", "generator"):
         return (
             "an Iterable or Iterator argument is read only once and checked late; take a list or a Sequence"
         )
-    if _contains(schema, "writeOnly", True):
+    if contains(schema, "writeOnly", True):
         return "a SecretStr or SecretBytes argument is written as asterisks; take str or bytes"
     return None
-
-
-def _contains(tree: Any, key: str, value: object) -> bool:
-    if isinstance(tree, dict):
-        return tree.get(key) == value or any(_contains(item, key, value) for item in tree.values())
-    return isinstance(tree, list | tuple) and any(_contains(item, key, value) for item in tree)
 
 
 def _unusable(error: Exception) -> str:
     text = str(error).partition("\n")[0]
     if "typing_extensions.TypedDict" in text:
         return "before Python 3.12, import TypedDict from typing_extensions, not from typing"
+    text = text.partition(". Set `arbitrary_types_allowed")[0]  # it would not make it JSON
     return f"its arguments or its result cannot be carried as JSON: {text}"
 
 

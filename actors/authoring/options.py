@@ -31,7 +31,7 @@ class Rate:
     @classmethod
     def parse(cls, text: str) -> Rate:
         """`"100/s"`, `"5/min"`, `"1000/10min"`. Raises ValueError."""
-        match = _RATE.fullmatch(text)
+        match = _RATE.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise ValueError(
                 f"{text!r} is not a count per period, such as '100/s', '5/min', '1000/h' or '10/30s'"
@@ -77,7 +77,7 @@ class HandlerOptions:
             _require("priority", f"{priority!r} is not one of {', '.join(LANES)}")
         try:
             rate = None if rate_limit is None else Rate.parse(rate_limit)
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise RegistrationError(f"rate_limit: {error}") from None
         return cls(priority=LANES[priority], rate_limit=rate, **others)
 

@@ -7,6 +7,6 @@ def main() -> None:
     """Entry point of the `noria` script."""
     import sys  # noqa: PLC0415 - see above
 
-    from node.cli.app import run  # noqa: PLC0415 - see above
+    from node.cli.app import execute  # noqa: PLC0415 - see above
 
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(execute(sys.argv[1:]))

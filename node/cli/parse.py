@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -39,7 +40,7 @@ def moment(text: str, now: datetime) -> datetime:
     return (value if value.tzinfo else value.replace(tzinfo=now.astimezone().tzinfo)).astimezone(UTC)
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[Any]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
@@ -51,7 +52,7 @@ class Duration(click.ParamType):
             self.fail(str(exc), param, ctx)
 
 
-class Moment(click.ParamType):
+class Moment(click.ParamType[Any]):
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
@@ -63,7 +64,7 @@ class Moment(click.ParamType):
             self.fail(str(exc), param, ctx)
 
 
-class Ago(click.ParamType):
+class Ago(click.ParamType[Any]):
     """An instant in the past, said as a duration (2h) or as an instant."""
 
     name = "duration|time"
@@ -114,7 +115,7 @@ def payload(text: str | None, words: Iterable[str]) -> dict[str, Any]:
 def read_text(path: str, what: str) -> str:
     try:
         if path == "-":
-            return click.get_text_stream("stdin").read()
+            return sys.stdin.read()
         return Path(path).read_text(encoding="utf-8")
     except OSError as exc:
         raise click.BadParameter(f"{what}: {path!r} cannot be read ({exc.strerror})") from exc

@@ -14,8 +14,8 @@ from node.cli.exits import Code
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from actors.authoring.task import TaskOptions as SubmitOptions
     from node.client import Client, InvalidTask
-    from node.client.encode import SubmitOptions
 
 
 def complete_handler(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

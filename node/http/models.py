@@ -185,9 +185,10 @@ class ListQuery(_Filter, total=False):
 
 @with_config(_PARAMETERS)
 class EventsQuery(TypedDict, total=False):
-    state: Annotated[list[StateName], Field(description="Only these states.")]
+    state: Annotated[list[StateName], Field(min_length=1, description="Only these states.")]
     handler: Annotated[
-        list[Annotated[str, Field(max_length=KEY_CHARS_MAX)]], Field(description="Only these.")
+        list[Annotated[str, Field(max_length=NAME_CHARS_MAX)]],
+        Field(min_length=1, description="Only these handlers."),
     ]
 
 

@@ -91,6 +91,7 @@ class FailureRow(TypedDict):
 class Stats(TypedDict, total=False):
     node: str
     incarnation: int
+    pid: int
     state: str  # joining, active, draining
     version: str
     started_at: str

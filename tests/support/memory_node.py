@@ -94,7 +94,7 @@ def _world(
         activity=Activity(clock.now_s, clock.wall),
         clock=clock,
         telemetry=PrometheusTelemetry(),
-        jitter=random.random,
+        jitter=random.Random().random,  # the global one belongs to Hypothesis
         node=name,
         incarnation=incarnation,
         lease_s=_LONG_S,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from node.http.stats import counted
@@ -11,8 +12,6 @@ from runtime.core.task import Band, BandCount, Census, Lane
 from tests.support.memory_node import until
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.support.http_api import Gates, Http
     from tests.support.memory_node import MemoryNode
 
@@ -96,6 +95,7 @@ def test_a_census_is_counted_by_lane_and_handler() -> None:
     assert rows == {"a": (111, 3, False), "b": (1000, 0, True), "c": (0, 0, False)}
 
 
+@pytest.mark.allow_blocking("metrics of the process are read from /proc")
 async def test_alive_and_ready(http: Http, node: MemoryNode, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await http.get("/livez")).json == {"status": "alive"}
     assert (await http.get("/readyz")).json == {"status": "ready"}
@@ -113,6 +113,7 @@ async def test_alive_and_ready(http: Http, node: MemoryNode, monkeypatch: pytest
     assert (await http.get("/livez")).status == 200
 
 
+@pytest.mark.allow_blocking("metrics of the process are read from /proc")
 async def test_metrics_are_prometheus_text(http: Http) -> None:
     await http.done("add", {"a": 1})
     answer = await http.get("/metrics")
