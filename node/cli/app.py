@@ -29,10 +29,10 @@ _SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
 class _Sections(click.Group):
     """Commands in the order of their use, under a heading each."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for heading, commands in _SECTIONS.items():
             with formatter.section(heading):
                 formatter.write_dl([(c.name or "", c.short_help or "") for c in commands])

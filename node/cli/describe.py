@@ -82,16 +82,35 @@ def show_task(info: TaskInfo, attempts: Sequence[AttemptInfo]) -> None:
         ("result", _result(info)),
     ))  # fmt: skip
     show_error(info)
-    if attempts:
+    if len(attempts) > 1:
         render.out().print()
         show_attempts(attempts)
 
 
-def show_error(info: TaskInfo) -> None:
-    """The last error with its traceback, if the task ended with one."""
+def say_ended(infos: Sequence[TaskInfo]) -> None:
+    """How tasks ended, on stderr: each that did not succeed with its error, then one line for all."""
+    for info in infos:
+        if info.state != "succeeded":
+            render.note(_summary(info))
+            show_error(info, on_stderr=True)
+    if len(infos) > 1:
+        render.note(f"{sum(info.state == 'succeeded' for info in infos)} of {len(infos)} succeeded")
+    elif infos[0].state == "succeeded":
+        render.note(_summary(infos[0]))
+
+
+def _summary(info: TaskInfo) -> str:
+    took = ""
+    if info.started_at and info.finished_at:
+        took = f" in {render.duration((info.finished_at - info.started_at).total_seconds())}"
+    return f"{info.handler} {info.id} {info.state}{took}, attempt {info.attempt}"
+
+
+def show_error(info: TaskInfo, *, on_stderr: bool = False) -> None:
+    """The last error with its traceback, if the task has one."""
     if info.error is None or info.state == "succeeded":
         return
-    console = render.out()
+    console = render.notes() if on_stderr else render.out()
     console.print()
     console.print(render.styled(f"{info.error.type}: {info.error.message}", "bold red"))
     if info.error.traceback:

@@ -38,6 +38,7 @@ def report(exc: BaseException, *, debug: bool) -> int:
     if debug and not isinstance(exc, click.Abort | KeyboardInterrupt):
         traceback.print_exception(exc)
     code, text = _explain(exc)
+    text = "\n".join([text, *getattr(exc, "__notes__", ())]).strip()
     if text:
         click.echo(text, err=True)
     return code
@@ -58,8 +59,7 @@ def _explain(exc: BaseException) -> tuple[Code, str]:
         case house.SettingsError() | house.RegistrationError():
             return Code.USAGE, f"Error: {exc}"
         case house.InvalidInput():
-            lines = (f"\n  {pointer}: {detail}" for pointer, detail in exc.errors)
-            return Code.REFUSED, f"Error: {exc}" + "".join(lines)
+            return Code.REFUSED, _places(exc)
         case house.IncarnationDead():
             return Code.READ_ITSELF_DEAD, f"Error: {exc}"
         case house.Unavailable():
@@ -92,7 +92,7 @@ def _explain_client(exc: house.NoriaError) -> tuple[Code, str]:
             return Code.REFUSED, f"Error: {exc}{_who(exc)}"
         case client.ResultExpired():
             return Code.NOT_FOUND, f"Error: {exc}"
-        case client.InvalidTask() | client.TooLarge():
+        case client.TooLarge():
             return Code.REFUSED, f"Error: {exc}"
         case client.WaitTimeout():
             return Code.TIMED_OUT, f"{exc}; it goes on: noria wait {exc.task_id}"
@@ -113,6 +113,14 @@ def _who(exc: ClientError) -> str:
     return (
         "\nThe API key: --api-key, NORIA_API_KEY or NORIA_API_KEY_FILE." if exc.status in {401, 403} else ""
     )
+
+
+def _places(exc: house.InvalidInput) -> str:
+    """One line per place that is wrong."""
+    detail = exc.detail
+    if exc.errors and detail.startswith(exc.errors[0][0]):  # it repeats the first place
+        detail = "refused"
+    return f"Error: {detail}" + "".join(f"\n  {pointer}: {text}" for pointer, text in exc.errors)
 
 
 def _plea(exc: BaseException) -> str:

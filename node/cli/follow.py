@@ -175,11 +175,3 @@ def _write(path: Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as exc:
         raise click.UsageError(f"{path} cannot be written ({exc.strerror})") from exc
-
-
-def summary(info: TaskInfo) -> str:
-    """How one task ended, for stderr."""
-    took = ""
-    if info.started_at and info.finished_at:
-        took = f" in {render.duration((info.finished_at - info.started_at).total_seconds())}"
-    return f"{info.handler} {info.state}{took}, attempt {info.attempt}"

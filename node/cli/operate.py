@@ -11,13 +11,9 @@ from node.cli.context import JSON, reaches_node, with_client
 from node.cli.submit import HANDLER, complete_handler
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from rich.text import Text
+    from collections.abc import Mapping
 
     from node.client import Client
-
-Row = "Sequence[str | Text]"
 
 
 @click.command(short_help="What the nodes can run.")
@@ -66,7 +62,7 @@ def _show_handler(entry: Mapping[str, Any]) -> None:
         ("priority", defaults.get("priority")),
         ("timeout", render.duration(defaults["timeout_s"]) if "timeout_s" in defaults else None),
         ("attempts", f"{defaults['max_attempts']}" if "max_attempts" in defaults else None),
-        ("back-off", f"{backoff['first_s']:g}s × {backoff['factor']:g} up to {render.duration(backoff['max_s'])}"
+        ("back-off", f"{backoff['first_s']:g}s, times {backoff['factor']:g}, up to {render.duration(backoff['max_s'])}"
          if backoff else None),
         ("gives up on", ", ".join(defaults.get("give_up_on") or ())),
         ("nodes", ", ".join(entry.get("nodes") or ()) or render.styled("none", "red")),
@@ -127,7 +123,9 @@ def _set_paused(handler: str, *, paused: bool, as_json: bool) -> None:
     if as_json:
         render.print_json(entry)
     else:
-        render.note(f"{handler} is paused; go on: noria resume {handler}" if paused else f"{handler} is active")
+        render.note(
+            f"{handler} is paused; go on: noria resume {handler}" if paused else f"{handler} is active"
+        )
 
 
 @click.command(short_help="Which nodes there are.")

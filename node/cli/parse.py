@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -65,25 +66,30 @@ class Moment(click.ParamType[Any]):
 
 
 class Ago(click.ParamType[Any]):
-    """An instant in the past, said as a duration (2h) or as an instant."""
+    """An instant, said as one or as how long ago (2h)."""
 
     name = "duration|time"
+    sign = -1
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         if isinstance(value, datetime):
             return value
         now = datetime.now(UTC)
-        try:
-            return now - timedelta(seconds=seconds(value))
-        except ValueError:
-            pass
+        with suppress(ValueError):
+            return now + timedelta(seconds=self.sign * seconds(value))
         try:
             return moment(value, now)
         except ValueError as exc:
             self.fail(f"{exc}, nor a duration such as 2h", param, ctx)
 
 
-DURATION, MOMENT, AGO = Duration(), Moment(), Ago()
+class Ahead(Ago):
+    """An instant, said as one or as how long from now (2h)."""
+
+    sign = 1
+
+
+DURATION, MOMENT, AGO, AHEAD = Duration(), Moment(), Ago(), Ahead()
 
 
 def pairs(words: Iterable[str]) -> dict[str, Any]:

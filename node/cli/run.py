@@ -25,9 +25,9 @@ def _flags(*without: str) -> Callable[[F], F]:
     def add(command: F) -> F:
         for setting in reversed(SETTINGS):
             if setting.name not in without:
-                command = click.option(setting.flag, setting.field, metavar=_metavar(setting), help=_help(setting))(
-                    command
-                )
+                command = click.option(
+                    setting.flag, setting.field, metavar=_metavar(setting), help=_help(setting)
+                )(command)
         return command
 
     return add
@@ -56,7 +56,9 @@ def _with_handlers(flags: dict[str, str | None], given: tuple[str, ...]) -> dict
 @click.option("--reload/--no-reload", default=True, show_default=True, help="Restart when a file is saved.")
 @_flags("POSTGRES_DSN", "HANDLERS")
 @DEBUG
-def dev(handlers_given: tuple[str, ...], *, nodes: int, fresh: bool, reload: bool, **flags: str | None) -> int:
+def dev(
+    handlers_given: tuple[str, ...], *, nodes: int, fresh: bool, reload: bool, **flags: str | None
+) -> int:
     """Everything a developer of handlers needs, in one terminal: a node, its own PostgreSQL, reload on save.
 
     Needs no service. FILE or MODULE holds handlers (default: NORIA_HANDLERS, else handlers.py here).
@@ -109,23 +111,27 @@ def check(handlers_given: tuple[str, ...], *, as_json: bool, **flags: str | None
     from node.cli import render  # noqa: PLC0415 - not needed for --help
 
     environment = dict(os.environ)
-    has_dsn = any(environment.get(f"NORIA_POSTGRES_DSN{end}") for end in ("", "_FILE")) or flags["postgres_dsn"]
+    has_dsn = (
+        any(environment.get(f"NORIA_POSTGRES_DSN{end}") for end in ("", "_FILE")) or flags["postgres_dsn"]
+    )
     if not has_dsn:
         environment["NORIA_POSTGRES_DSN"] = _NO_DSN
     settings = read(environment, _with_handlers(flags, handlers_given))
     with redirect_stdout(sys.stderr):  # what the imported code prints
         registry = Registry.load(settings.handlers)
-    found = [{"name": h.name, "kind": h.kind.value, "source": h.source, "schema": h.schema} for h in registry]
     if as_json:
+        found = [
+            {"name": h.name, "kind": h.kind.value, "source": h.source, "schema": h.schema} for h in registry
+        ]
         render.print_json({"handlers": found, "notes": list(registry.notes)})
         return
-    if found:
-        render.table(("HANDLER", "RUNS AS", "SOURCE"), [(h["name"], h["kind"], h["source"]) for h in found])
+    if len(registry):
+        render.table(("HANDLER", "RUNS AS", "SOURCE"), [(h.name, h.kind.value, h.source) for h in registry])
     for text in registry.notes:
         render.note(f"note: {text}")
     if not has_dsn:
         render.note("note: `noria node` needs NORIA_POSTGRES_DSN; `noria dev` does not")
-    render.note(f"{len(found)} handlers, {len(registry.lifespans)} lifespans; settings are fine")
+    render.note(f"{len(registry)} handlers, {len(registry.lifespans)} lifespans; settings are fine")
 
 
 @click.command(short_help="Bring the database's schema up to date.")

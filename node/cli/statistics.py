@@ -28,7 +28,11 @@ def show(stats: Mapping[str, Any]) -> None:
 
 
 def _node(stats: Mapping[str, Any]) -> str:
-    since = f", since {render.when(datetime.fromisoformat(stats['started_at']))}" if stats.get("started_at") else ""
+    since = (
+        f", since {render.when(datetime.fromisoformat(stats['started_at']))}"
+        if stats.get("started_at")
+        else ""
+    )
     return f"{stats.get('node', '?')} ({stats.get('state', '?')}{since})"
 
 
@@ -40,7 +44,9 @@ def _counts(counts: Mapping[str, Any]) -> str:
         if isinstance(counts.get(name), int)
     ]
     age_s = counts.get("age_s")
-    return ", ".join(words) + (f" (counted {render.duration(age_s)} ago)" if age_s is not None and words else "")
+    return ", ".join(words) + (
+        f" (counted {render.duration(age_s)} ago)" if age_s is not None and words else ""
+    )
 
 
 def _rates(rates: Mapping[str, Mapping[str, Any]]) -> str:
@@ -52,11 +58,17 @@ def _latency(latency: Mapping[str, float]) -> str:
 
 
 def _room(capacity: Mapping[str, Mapping[str, int]]) -> str:
-    return ", ".join(f"{kind} {room.get('taken', 0)} of {room.get('limit', 0)}" for kind, room in capacity.items())
+    return ", ".join(
+        f"{kind} {room.get('taken', 0)} of {room.get('limit', 0)}" for kind, room in capacity.items()
+    )
 
 
 def _backlog(heading: str, name: str, rows: list[Mapping[str, Any]]) -> None:
-    busy = [row for row in rows if row.get("ready") or row.get("scheduled") or row.get("running") or row.get("paused")]
+    busy = [
+        row
+        for row in rows
+        if row.get("ready") or row.get("scheduled") or row.get("running") or row.get("paused")
+    ]
     if not busy:
         return
     busy.sort(key=lambda row: row.get("ready", 0) + row.get("running", 0), reverse=True)
@@ -84,7 +96,10 @@ def _running(rows: list[Mapping[str, Any]]) -> None:
     render.out().print()
     render.table(
         ("RUNNING HERE", "HANDLER", "ATTEMPT", "FOR"),
-        [(str(r["id"]), r["handler"], str(r["attempt"]), render.duration(r["for_s"])) for r in rows[:ROWS_MAX]],
+        [
+            (str(r["id"]), r["handler"], str(r["attempt"]), render.duration(r["for_s"]))
+            for r in rows[:ROWS_MAX]
+        ],
         right=("ATTEMPT", "FOR"),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,8 +13,8 @@ from node.cli.exits import Code
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from actors.authoring.task import TaskOptions as SubmitOptions
-    from node.client import Client, InvalidTask
+    from actors.authoring.task import TaskOptions
+    from node.client import Client, TaskHandle
 
 
 def complete_handler(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -48,7 +47,7 @@ HANDLER = click.argument("handler", shell_complete=complete_handler)
 @click.option("--priority", type=click.Choice(["high", "medium", "low"]))
 @click.option("--delay", type=parse.DURATION, help="Run it this much later, such as 30s, 5m or 2h.")
 @click.option("--at", type=parse.MOMENT, help="Run it then, such as 2030-01-31T08:00 (local) or …Z (UTC).")
-@click.option("--expires", type=parse.DURATION, help="Cancel it if it has not started after this.")
+@click.option("--expires", type=parse.AHEAD, help="Cancel it if it has not started then; 2h or an instant.")
 @click.option("--run-timeout", type=parse.DURATION, help="How long one attempt may take.")
 @click.option("--max-attempts", type=click.IntRange(min=1))
 @click.option("--requires", multiple=True, metavar="TAG", help="Only on nodes with this tag (repeatable).")
@@ -78,31 +77,29 @@ def submit(
     if said["delay"] is not None and said["at"] is not None:
         raise click.UsageError("--delay and --at exclude each other")
     values = parse.payload(payload, arguments)
-    raw, duplicate = with_client(lambda client: _store(client, handler, values, _options(said)))
+    handle = with_client(lambda client: _store(client, handler, values, _options(said)))
     if wait:
-        return _finish(str(raw["id"]), timeout, as_json=as_json)
+        return _finish(handle.id, timeout, as_json=as_json)
     from node.cli import render  # noqa: PLC0415 - not needed for --help
 
     if as_json:
-        render.print_json(raw)
+        render.print_json(handle.seen)
         return Code.DONE
     render.note(
-        f"{handler} {'exists already' if duplicate else 'accepted'}; follow it: noria wait {raw['id']}"
+        f"{handler} {'exists already' if handle.duplicate else 'accepted'}; follow it: noria wait {handle.id}"
     )
-    click.echo(raw["id"])
+    click.echo(handle.id)
     return Code.DONE
 
 
-def _options(said: Mapping[str, Any]) -> SubmitOptions:
+def _options(said: Mapping[str, Any]) -> TaskOptions:
     options: dict[str, Any] = {
         "idempotency_key": said["key"],
         "actor_key": said["actor_key"],
         "priority": said["priority"],
         "delay_s": said["delay"],
         "run_at": said["at"],
-        "expires_at": None
-        if said["expires"] is None
-        else datetime.now(UTC) + timedelta(seconds=said["expires"]),
+        "expires_at": said["expires"],
         "timeout_s": said["run_timeout"],
         "max_attempts": said["max_attempts"],
         "requires": said["requires"] or None,
@@ -113,41 +110,39 @@ def _options(said: Mapping[str, Any]) -> SubmitOptions:
 
 
 async def _store(
-    client: Client, handler: str, payload: Mapping[str, Any], options: SubmitOptions
-) -> tuple[Mapping[str, Any], bool]:
+    client: Client, handler: str, payload: Mapping[str, Any], options: TaskOptions
+) -> TaskHandle[Any]:
     from node.client import InvalidTask  # noqa: PLC0415 - not needed for --help
 
     try:
-        handle = await client.submit(handler, payload, **options)
+        return await client.submit(handler, payload, **options)
     except InvalidTask as exc:
         if any(pointer == "#/handler" for pointer, _ in exc.errors):
-            await suggest(client, handler, exc)
+            exc.add_note(await _meant(client, handler))
         raise
-    return (await handle.status()).raw, handle.duplicate
 
 
-async def suggest(client: Client, handler: str, exc: InvalidTask) -> None:
-    """Add the handlers that may have been meant to the error."""
+async def _meant(client: Client, handler: str) -> str:
+    """Which handlers may have been meant."""
     import difflib  # noqa: PLC0415 - not needed for --help
 
     names = await _handler_names(client)
     close = difflib.get_close_matches(handler, names, n=3, cutoff=0.5)
     if close:
-        exc.detail += f"\nDid you mean {' or '.join(close)}?"
-    elif names:
-        exc.detail += f"\nHandlers: {', '.join(names[:20])}{' …' if len(names) > 20 else ''}"
-    else:
-        exc.detail += "\nNo node has published a handler yet."
+        return f"Did you mean {' or '.join(close)}?"
+    if names:
+        return f"Handlers: {', '.join(names[:20])}{' …' if len(names) > 20 else ''}"
+    return "No node has published a handler yet; start one: noria dev FILE"
 
 
 def _finish(task_id: str, timeout_s: float | None, *, as_json: bool) -> int:
-    from node.cli.follow import print_result, wait_for  # noqa: PLC0415 - not needed for --help
+    from node.cli import describe, follow, render  # noqa: PLC0415 - not needed for --help
 
-    info = wait_for([task_id], timeout_s)[0]
+    info = follow.wait_for([task_id], timeout_s)[0]
     if as_json:
-        from node.cli import render  # noqa: PLC0415 - not needed for --help
-
         render.print_json(info.raw)
-    elif info.state == "succeeded":
-        print_result(task_id)
+    else:
+        describe.say_ended([info])
+        if info.state == "succeeded":
+            follow.print_result(task_id)
     return Code.DONE if info.state == "succeeded" else Code.TASK_FAILED

@@ -54,27 +54,14 @@ def show(task_id: str, *, with_attempts: bool, as_json: bool) -> None:
 @reaches_node
 def wait(ids: tuple[str, ...], *, timeout: float | None, as_json: bool) -> int:
     """Wait until every task ID has ended. Exit code 0 if all succeeded, 1 if one did not, 6 if the time was up."""
-    from node.cli import follow, render  # noqa: PLC0415 - not needed for --help
+    from node.cli import describe, follow, render  # noqa: PLC0415 - not needed for --help
 
     infos = follow.wait_for(ids, timeout)
     if as_json:
         render.print_json(infos[0].raw if len(ids) == 1 else {"tasks": [info.raw for info in infos]})
     else:
-        _say_ended(infos)
+        describe.say_ended(infos)
     return Code.DONE if all(info.state == "succeeded" for info in infos) else Code.TASK_FAILED
-
-
-def _say_ended(infos: Sequence[TaskInfo]) -> None:
-    from node.cli import describe, follow, render  # noqa: PLC0415 - not needed for --help
-
-    for info in infos:
-        if info.state != "succeeded":
-            render.note(follow.summary(info))
-            describe.show_error(info)
-    if len(infos) == 1 and infos[0].state == "succeeded":
-        render.note(follow.summary(infos[0]))
-    elif len(infos) > 1:
-        render.note(f"{sum(info.state == 'succeeded' for info in infos)} of {len(infos)} succeeded")
 
 
 @click.command(short_help="Print a task's result.")
