@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NotRequired
 
 import orjson
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 from typing_extensions import TypedDict
 
-from actors.authoring.exact import CONFIG, Converter, Inexact, contains, looks_inexact, looks_nul
+from actors.authoring.exact import CONFIG, Converter, Inexact, contains, looks_inexact, looks_nul, model_of
 from actors.authoring.limits import PAYLOAD_BYTES_MAX
 from actors.authoring.markers import mark_of
 from actors.authoring.results import ResultAdapter
@@ -36,6 +36,7 @@ class Binding:
         self.signature: Signature = read_signature(fn)
         self.result: ResultAdapter[Any] = ResultAdapter(self.signature.returns, fn.__name__)
         self._arguments = {argument.name: argument for argument in self.signature.arguments}
+        self._models = {a.name: model for a in self.signature.arguments if (model := model_of(a.annotation))}
         self._required = any(argument.required for argument in self.signature.arguments)
         self._name = fn.__name__
         try:
@@ -106,6 +107,9 @@ class Binding:
         for name, argument in self._arguments.items():
             if argument.required and name not in values:
                 faults.append((pointer_to(_ROOT, name), "is required"))
+        for name, model in self._models.items():
+            if not isinstance(values.get(name), BaseModel | dict | None):
+                faults.append((pointer_to(_ROOT, name), f"should be a {model.__qualname__}"))
         if faults:
             raise _refused(self._name, faults)
         return values

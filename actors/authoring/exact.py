@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from types import GenericAlias
-from typing import Any, Final
+from types import GenericAlias, UnionType
+from typing import Annotated, Any, Final, Union
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic_core import (
     CoreConfig,
     PydanticSerializationError,
@@ -46,20 +47,14 @@ _ZEROS: Final = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(2
 _LONG_NUMBER: Final = b"0" * 19  # int64 has 19 digits
 _N, _I, _BACKSLASH = b"NI\\"
 _REPLACED: Final = "\ufffd".encode()
-_NOT_AS_ANNOTATED: Final = "Pydantic serializer warnings"
 
 
 @dataclass(frozen=True, slots=True)
 class Converter:
-    """Of one type: `validator` reads JSON, `serializer` writes it.
-
-    `careful`: pydantic writes anything with a `__dict__` where a model is expected, without its other fields. Then
-    a value that is not as annotated is an error first, and is written by what it is. (It costs 1.5 us.)
-    """
+    """Of one type: `validator` reads JSON, `serializer` writes it."""
 
     validator: SchemaValidator
     serializer: SchemaSerializer
-    careful: bool
 
     @classmethod
     def of(cls, adapter: TypeAdapter[Any]) -> Converter:
@@ -67,8 +62,7 @@ class Converter:
         serializer forgets it (bytes | None would be written as UTF-8, Any with NaN as null).
         """
         schema = adapter.core_schema
-        careful = contains(schema, "type", "model")
-        return cls(SchemaValidator(schema, _CORE_CONFIG), SchemaSerializer(schema, _CORE_CONFIG), careful)
+        return cls(SchemaValidator(schema, _CORE_CONFIG), SchemaSerializer(schema, _CORE_CONFIG))
 
     @classmethod
     def of_list(cls, annotation: Any) -> Converter:
@@ -80,12 +74,10 @@ class Converter:
         return cls.of(TypeAdapter(kind, config=CONFIG))
 
     def write(self, value: Any) -> bytes:
-        """Compact JSON. Raises Inexact."""
+        """Compact JSON; what is not as annotated is written by what it is. Raises Inexact."""
         try:
-            raw = self.serializer.to_json(value, by_alias=True, warnings="error" if self.careful else False)
+            raw = self.serializer.to_json(value, by_alias=True, warnings=False)
         except Exception as error:
-            if self.careful and str(error).startswith(_NOT_AS_ANNOTATED):
-                return ANYTHING.write(value)
             raise Inexact(tuple(self._unwritable(value, error))) from error
         if looks_inexact(raw) and (faults := check_numbers(from_json(raw), "")):
             raise Inexact(tuple(faults))
@@ -118,8 +110,23 @@ class Converter:
 ANYTHING: Final = Converter(
     SchemaValidator(core_schema.any_schema(), _CORE_CONFIG),
     SchemaSerializer(core_schema.any_schema(), _CORE_CONFIG),
-    careful=False,
 )
+
+
+def model_of(annotation: Any) -> type[BaseModel] | None:
+    """The model where exactly one is meant, or one or None.
+
+    There pydantic writes any object that has a `__dict__`, without saying so, as those fields that the model has;
+    so the caller must look at the value's type.
+    """
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return model_of(args[0])
+    if origin in (Union, UnionType):
+        kinds = [kind for kind in args if kind is not type(None)]
+        return model_of(kinds[0]) if len(kinds) == 1 else None
+    is_model = isinstance(annotation, type) and origin is None and issubclass(annotation, BaseModel)
+    return annotation if is_model else None
 
 
 class Inexact(Exception):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, Final, Generic, Never, NoReturn, TypeVar, cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from actors.authoring.exact import Converter, Inexact
+from actors.authoring.exact import ANYTHING, Converter, Inexact, model_of
 from actors.authoring.exceptions import ResultNotSerializable
 from runtime.core.task import Codec
 from runtime.errors import InvalidInput
@@ -27,6 +27,7 @@ class ResultAdapter(Generic[R_co]):
     def __init__(self, annotation: Any, handler: str = "") -> None:
         self._annotation = Any if annotation in (Never, NoReturn) else annotation
         self._handler = handler
+        self._model = model_of(annotation)
 
     def encode(self, value: Any) -> tuple[bytes, Codec]:
         """Raises ResultNotSerializable."""
@@ -35,7 +36,8 @@ class ResultAdapter(Generic[R_co]):
         if isinstance(value, _BYTES):
             return bytes(value), Codec.BYTES
         try:
-            return self._converter.write([value])[1:-1], Codec.JSON
+            stranger = self._model is not None and not isinstance(value, BaseModel)
+            return (ANYTHING if stranger else self._converter).write([value])[1:-1], Codec.JSON
         except Inexact as error:
             faults = "; ".join(f"{pointer[2:] or 'it'}: {detail}" for pointer, detail in error.faults[:3])
             kind = type(value).__qualname__

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 import signal
 import subprocess
 import sys
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -19,36 +17,15 @@ import pytest
 from actors import task
 from node.client import Client, NotFound, SyncClient, SyncTaskHandle, TaskFailed, TaskHandle, WaitTimeout
 from tests.support.client_handlers import LATER, REGISTRY, Page, add, fail, page
-from tests.support.memory_node import memory_node
+from tests.support.threaded_node import threaded_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@contextmanager
-def running_node() -> Iterator[str]:
-    """A node in a thread of its own."""
-    ready: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-
-    async def serve() -> None:
-        stop = asyncio.Event()
-        async with memory_node(REGISTRY) as node:
-            ready.set_result((node.url, asyncio.get_running_loop(), stop))
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    url, loop, stop = ready.result(10)
-    try:
-        yield url
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
-
-
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with running_node() as found:
+    with threaded_node(REGISTRY) as found:
         yield found
 
 

@@ -229,6 +229,23 @@ def test_what_has_no_json_form_names_the_argument() -> None:
     assert refused.value.errors == (("#/payload/value", "it contains itself"),)
 
 
+def test_a_stranger_is_not_taken_for_a_model() -> None:
+    """pydantic would write it as the fields that it shares with the model, here none."""
+
+    @handler
+    def takes(ctx: Context, model: Model | None = None, more: list[Model] | None = None) -> None: ...
+
+    class Stranger:
+        pass
+
+    with pytest.raises(InvalidInput, match="model should be a Model"):
+        task(takes, model=Stranger())  # type: ignore[call-overload]  # the point
+    assert task(takes, model=Model(name="x")).payload == {
+        "model": {"name": "x", "ratio": None, "extra": None}
+    }
+    assert task(takes, model=None, more=[]).payload == {"model": None, "more": []}
+
+
 def test_calls_are_assigned_as_python_would() -> None:
     assert task(two, 1, 5).payload == {"a": 1, "b": 5}
     assert task(two, 1, b=5).payload == {"a": 1, "b": 5}

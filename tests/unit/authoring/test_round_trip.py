@@ -98,6 +98,7 @@ TYPES: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "named tuple": (Place, st.builds(Place, ints, texts)),
     "typed dict": (Movie, movies),
     "dataclass": (Tree, trees),
+    "models": (list[Order], st.lists(st.builds(Order, amount=decimals), max_size=3)),
     "model": (Order, st.builds(Order, amount=decimals, lines=st.none() | st.lists(named))),
     "list": (list[int], st.lists(ints)),
     "tuple": (tuple[int, str], st.tuples(ints, texts)),
