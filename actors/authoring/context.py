@@ -126,15 +126,18 @@ class Context:
             )
         if len(self._children) + len(tasks) > CHILDREN_MAX:
             raise InvalidInput(f"more than {CHILDREN_MAX} tasks submitted by one attempt of {self.handler}")
+        for each in tasks:
+            if not hasattr(each, "to_request"):
+                raise TypeError(f"submit takes tasks, such as task(fn, …), not {each!r}")
         self._children.extend(tasks)
 
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """How far the work is; the newest is shown, some times a second. Raises ValueError for what is no
         number.
         """
-        for name, value in (("done", done), ("total", total)):
-            if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
-                raise ValueError(f"progress {name}={value!r} is not a finite number")
+        _check_number("done", done)
+        if total is not None:
+            _check_number("total", total)
         if self._on_progress is not None and not self._closed:
             self._on_progress(Progress(done=done, total=total, message=str(message)[:_MESSAGE_CHARS_MAX]))
 
@@ -184,3 +187,8 @@ class Context:
 
     def __repr__(self) -> str:
         return f"<Context {self.handler} {self.task_id} attempt {self.attempt}>"
+
+
+def _check_number(name: str, value: object) -> None:
+    if not (isinstance(value, int | float) and math.isfinite(value)):
+        raise ValueError(f"progress {name}={value!r} is not a finite number")

@@ -58,7 +58,8 @@ class Cancelled(BaseException):
 
 def delay_s(value: float) -> float:
     """`value` as seconds. Raises ValueError unless it is finite and at least 0."""
-    if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and value >= 0):
         raise ValueError(f"after_s={value!r} is not a finite number of seconds >= 0")
     return float(value)
 

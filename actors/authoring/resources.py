@@ -31,7 +31,8 @@ class Resource:
         return (type(self.value),) if self.declared is None else (self.declared, type(self.value))
 
     def __str__(self) -> str:
-        return f"{self.name} ({(self.declared or type(self.value)).__qualname__})"
+        kind = (self.declared or type(self.value)).__name__
+        return kind if kind == self.name else f"{self.name} ({kind})"
 
 
 class Resources:
@@ -45,7 +46,7 @@ class Resources:
     @classmethod
     def of(cls, *values: object) -> Resources:
         """Resources that exist already, as tests have them."""
-        return cls(Resource(type(value).__qualname__, value) for value in values)
+        return cls(Resource(type(value).__name__, value) for value in values)
 
     def __len__(self) -> int:
         return len(self._resources)
@@ -63,7 +64,7 @@ class Resources:
         matches = exact or [resource for resource in self._resources if _is_a(resource, kind)]
         if len(matches) == 1:
             return matches[0].value
-        name = getattr(kind, "__qualname__", repr(kind))
+        name = getattr(kind, "__name__", repr(kind))
         if matches:
             raise ResourceNotFound(
                 f"several resources are a {name}: {_listed(matches)}; ask for a narrower type"

@@ -23,6 +23,7 @@ from typing import (
 )
 
 import orjson
+from typing_extensions import TypeVar as DefaultTypeVar
 
 from actors.authoring.binding import binding_of
 from actors.authoring.limits import (
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
+R_co = DefaultTypeVar("R_co", covariant=True, default=Any)
 
 
 class TaskOptions(TypedDict, total=False):

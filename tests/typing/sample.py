@@ -122,7 +122,7 @@ shipping = assert_type(
 )
 deposit = assert_type(actor(Account, "42").task(Account.deposit, amount_cents=5), Task[int])
 inherited = assert_type(actor(Savings, "42").task(Savings.deposit, amount_cents=5), Task[int])
-by_name: Task[Any] = Task(handler="scrape", payload={"url": "https://example.org"})
+by_name = assert_type(Task(handler="scrape", payload={"url": "https://example.org"}), Task[Any])
 anything: Task[object] = scraping  # a task of a Page is a task of an object
 
 
