@@ -21,7 +21,8 @@ async def act(http: Http, method: str, path: str, body: Any) -> Any:
 
 @pytest.mark.parametrize(("method", "path"), ACTIONS)
 async def test_everything_must_be_said_to_be_meant(http: Http, method: str, path: str) -> None:
-    for body in ({}, {"filter": {}}, {"dry_run": True}, {"filter": {}, "all": False}):
+    bodies: list[dict[str, Any]] = [{}, {"filter": {}}, {"dry_run": True}, {"filter": {}, "all": False}]
+    for body in bodies:
         answer = await act(http, method, path, body)
         assert (answer.status, answer.slug, answer.pointers) == (422, "invalid-request", ["#/filter"])
     answer = await act(http, method, path, {"all": True})

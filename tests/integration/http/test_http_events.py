@@ -73,7 +73,7 @@ def publish(node: MemoryNode, count: int, handler: str = "add", state: State = S
 async def test_a_task_is_followed_to_its_end(http: Http) -> None:
     reader = await opened(http)
     task = await http.submit("add", {"a": 1})
-    seen = []
+    seen: list[dict[str, Any]] = []
     while not seen or seen[-1]["state"] != "succeeded":
         seen.append(await reader.event())
     assert {event["id"] for event in seen} == {task["id"]}
@@ -182,8 +182,12 @@ async def test_streams_are_bounded_and_forgotten() -> None:
         answer = await http.get("/v1/events")
         assert (answer.status, answer.slug) == (503, "overloaded")
         response.close()
-        publish(node, 1)  # a reader that left is noticed by the next write
-        await until(lambda: publish(node, 1) or not node.api.streams)
+
+        def left() -> bool:  # a reader that left is noticed by the next write
+            publish(node, 1)
+            return not node.api.streams
+
+        await until(left)
         assert (await http.stream("/v1/events")).status == 200
 
 

@@ -154,7 +154,7 @@ EXAMPLES: list[dict[str, Any]] = [
 class Running:
     url: str
     known: list[str]  # ids of tasks in several states
-    stop: Callable[[], None]
+    stop: Callable[[], object]
 
 
 async def run(ready: Future[Running]) -> None:
@@ -162,7 +162,7 @@ async def run(ready: Future[Running]) -> None:
     async with memory_node(REGISTRY) as node, speaking_to(node) as http:
         known = [(await http.post("/v1/tasks?wait=0.2", request)).json["id"] for request in EXAMPLES]
         stopped, loop = asyncio.Event(), asyncio.get_running_loop()
-        ready.set_result(Running(node.url, known, lambda: loop.call_soon_threadsafe(stopped.set) and None))
+        ready.set_result(Running(node.url, known, lambda: loop.call_soon_threadsafe(stopped.set)))
         await stopped.wait()
 
 
