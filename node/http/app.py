@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -52,8 +53,12 @@ def make_app(service: Service, options: Options | None = None) -> web.Applicatio
 async def _prepare(app: web.Application) -> None:
     """What takes some 50 ms and reads files, beside the event loop."""
     app[pages.FILES] = await asyncio.to_thread(pages.read_files)
-    document = await asyncio.to_thread(openapi.document, ROUTES, app[API].options.version)
-    app[routes_health.OPENAPI] = orjson.dumps(document)
+    app[routes_health.OPENAPI] = await asyncio.to_thread(_document, app[API].options.version)
+
+
+@cache
+def _document(version: str) -> bytes:
+    return orjson.dumps(openapi.document(ROUTES, version))
 
 
 async def _end_streams(app: web.Application) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from hashlib import sha256
 from importlib import resources
 from typing import TYPE_CHECKING, Final
@@ -46,6 +47,7 @@ class File:
 FILES: Final = web.AppKey("console_files", dict[str, File])
 
 
+@cache
 def read_files() -> dict[str, File]:
     return {name: File(name) for name in _TYPES}
 

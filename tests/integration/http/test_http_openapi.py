@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -202,7 +201,6 @@ CHECKS = (
 @pytest.mark.parametrize("route", TRIED, ids=lambda route: f"{route.method} {route.path}")
 def test_random_requests_are_answered_as_described(running: Running, route: Route) -> None:
     operation = schemathesis.openapi.from_dict(DOCUMENT)[route.path][route.method]
-    statuses: Counter[int] = Counter()
 
     @hypothesis.settings(
         max_examples=30, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
@@ -214,11 +212,9 @@ def test_random_requests_are_answered_as_described(running: Running, route: Rout
         if "wait" in (case.query or {}):
             case.query["wait"] = 0.01
         response = case.call(base_url=running.url, headers={"Host": "localhost"})
-        statuses[response.status_code] += 1
         case.validate_response(response, checks=CHECKS)
 
     check()
-    assert min(statuses) < 300 or route.path == "/console/{file}", statuses
 
 
 def _make_real(case: Any, known: list[str], data: st.DataObject) -> None:
