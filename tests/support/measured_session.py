@@ -16,6 +16,7 @@ from runtime.adapters.postgres.queries import SQL, Query
 if TYPE_CHECKING:
     import asyncpg
 
+_LOOK_AT_MAX: Final = 100_000
 _COUNT: Final = """
 SELECT coalesce(sum(pg_stat_get_xact_blocks_fetched(oid)), 0)::bigint AS pages,
        coalesce(sum(pg_stat_get_xact_tuples_returned(oid)) FILTER (WHERE relkind = 'r'), 0)::bigint AS scanned
@@ -26,11 +27,12 @@ SELECT coalesce(sum(pg_stat_get_xact_blocks_fetched(oid)), 0)::bigint AS pages,
 
 @dataclass(frozen=True)
 class Cost:
-    """Pages: buffers looked at in tables and indexes. Scanned: rows that sequential scans went through."""
+    """Pages: buffers looked at in tables and indexes. Scanned: rows that sequential scans went through. Rows: how
+    many the statement was asked for, or returned."""
 
     pages: int
     scanned: int
-    returned: int
+    rows: int
 
 
 class MeasuredSession(Session):
@@ -55,6 +57,14 @@ class MeasuredSession(Session):
         assert before is not None
         assert after is not None
         if query is not SQL.now:
-            cost = Cost(after["pages"] - before["pages"], after["scanned"] - before["scanned"], len(rows))
-            self.costs[query.name].append(cost)
+            asked = max((_size(value) for value in values), default=0)
+            pages, scanned = (after[name] - before[name] for name in ("pages", "scanned"))
+            self.costs[query.name].append(Cost(pages, scanned, max(asked, len(rows))))
         return rows
+
+
+def _size(value: object) -> int:
+    """Of an array its length, of the rows that a scan is to look at their number."""
+    if isinstance(value, list):
+        return len(value)
+    return value if isinstance(value, int) and value <= _LOOK_AT_MAX else 0
