@@ -7,7 +7,7 @@ import io
 import tokenize
 from pathlib import Path
 
-from typing_extensions import TypedDict  # before Python 3.12, typing's own does not tell which keys are required
+from typing_extensions import TypedDict
 
 from actors import Context, handler
 

@@ -163,6 +163,8 @@ async def test_an_old_attempt_of_the_same_incarnation_is_fenced(
     [new] = await world.pull(band, me)
     assert await world.settle(old, me, succeeded(b"old")) is Verdict.FENCED
     assert await world.settle(new, me, succeeded(b"new")) is Verdict.COMMITTED
+    assert await world.settle(old, me, succeeded(b"old")) is Verdict.FENCED
+    assert (await world.view(old.id)).result == b"new"
 
 
 async def test_death_alone_does_not_fence_because_repair_settles_in_the_name_of_the_dead(
@@ -245,10 +247,13 @@ async def test_another_end_of_the_same_attempt_is_fenced(
     assert await store.get(claim.id) == view
 
 
-async def test_a_repeat_by_somebody_else_is_fenced(store: Store, world: World, band: Band, me: int) -> None:
+@pytest.mark.parametrize("move", MOVES.values(), ids=MOVES)
+async def test_a_repeat_by_somebody_else_is_fenced(
+    store: Store, world: World, band: Band, me: int, move: Finish | Requeue
+) -> None:
     claim, other = await world.start(band, me), await world.member("other")
-    await world.settle(claim, me, succeeded())
-    assert await world.settle(claim, other, succeeded()) is Verdict.FENCED
+    assert await world.settle(claim, me, move) is Verdict.COMMITTED
+    assert await world.settle(claim, other, move) is Verdict.FENCED
 
 
 async def test_two_ends_of_one_attempt_in_one_batch_commit_the_first(
