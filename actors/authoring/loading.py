@@ -12,9 +12,10 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from runtime.errors import RegistrationError
 
@@ -149,15 +150,24 @@ def _refuse(name: str, error: BaseException) -> NoReturn:
         raise error
     if isinstance(error, RegistrationError):
         raise error
+    raise RegistrationError(
+        f"{_place(error) or name}: cannot import {name}: {type(error).__name__}: {error}"
+    ) from error
+
+
+def _place(error: BaseException) -> str | None:
+    """The innermost line of the author's, as `file:line`; of a library's where there is none."""
     if isinstance(error, SyntaxError) and error.filename:
-        place = f"{error.filename}:{error.lineno}"
-    else:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if not _machinery(f.filename)]
-        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else name
-    raise RegistrationError(f"{place}: cannot import {name}: {type(error).__name__}: {error}") from error
+        return f"{error.filename}:{error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _machinery(frame.filename)]
+    own = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)] or frames
+    return f"{own[-1].filename}:{own[-1].lineno}" if own else None
 
 
 def _machinery(filename: str) -> bool:
     return (
         filename == __file__ or filename.startswith("<frozen importlib") or "importlib/__init__" in filename
     )
+
+
+_LIBRARIES: Final = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})

@@ -4,8 +4,8 @@ Law: one context variable is set once per attempt; records read it when they are
 handler's thread too (the executor runs it in a copy of the context), and costs nothing where nothing is
 logged.
 
-    handler.addFilter(AttemptFilter())    one logging.Handler; %(task_id)s … may stand in its format
-    install()                             every record of the process
+    install()           all logging.Handlers of the root logger; %(task_id)s … may stand in their formats
+    install(handler)    one of the author's own
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 current_attempt: ContextVar[Context | None] = ContextVar("noria_current_attempt", default=None)
 
-FIELDS = ("task_id", "attempt", "handler", "trace_id")
+FIELDS: Final = ("task_id", "attempt", "handler", "trace_id")
 
 
 @contextmanager
@@ -36,45 +36,28 @@ def attempt_logged(context: Context) -> Generator[None, None, None]:
 
 
 class AttemptFilter(logging.Filter):
-    """Adds `task_id`, `attempt`, `handler` and `trace_id` (each "" outside a handler) to every record."""
+    """Adds `task_id`, `attempt`, `handler` and `trace_id` (each "" outside a handler) to every record.
+
+    What the author gave as `extra` under one of these names stays. That is why this is a filter and no record
+    factory: with fields of the factory's, such an `extra` would be a KeyError in the author's code.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        _stamp(record)
+        context = current_attempt.get()
+        fields = record.__dict__
+        if context is None:
+            for name in FIELDS:
+                fields.setdefault(name, "")
+        else:
+            fields.setdefault("task_id", str(context.task_id))
+            fields.setdefault("attempt", context.attempt)
+            fields.setdefault("handler", context.handler)
+            fields.setdefault("trace_id", context.trace_id)
         return True
 
 
-def install() -> None:
-    """Let every record of this process carry the fields, whichever logging.Handler writes it. Repeatable."""
-    make = logging.getLogRecordFactory()
-    if isinstance(make, _StampingFactory):
-        return
-    logging.setLogRecordFactory(_StampingFactory(make))
-
-
-def uninstall() -> None:
-    make = logging.getLogRecordFactory()
-    if isinstance(make, _StampingFactory):
-        logging.setLogRecordFactory(make.make)
-
-
-class _StampingFactory:
-    def __init__(self, make: Any) -> None:
-        self.make = make
-
-    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
-        record: logging.LogRecord = self.make(*args, **kwargs)
-        _stamp(record)
-        return record
-
-
-def _stamp(record: logging.LogRecord) -> None:
-    if hasattr(record, "task_id"):  # stamped already, or the author's own `extra`
-        return
-    context = current_attempt.get()
-    if context is None:
-        record.task_id = record.attempt = record.handler = record.trace_id = ""
-    else:
-        record.task_id = str(context.task_id)
-        record.attempt = context.attempt
-        record.handler = context.handler
-        record.trace_id = context.trace_id
+def install(*handlers: logging.Handler) -> None:
+    """Let these logging.Handlers, or those that the root logger has now, carry the fields. Repeatable."""
+    for each in handlers or logging.getLogger().handlers:
+        if not any(isinstance(known, AttemptFilter) for known in each.filters):
+            each.addFilter(AttemptFilter())
