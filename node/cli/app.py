@@ -12,7 +12,7 @@ import click
 
 from node.cli import dead, new, operate, run, submit, tasks
 from node.cli.context import API_KEY, DEBUG, URL, Session
-from node.cli.exits import Code, report
+from node.cli.exits import Code, ReaderLeft, report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +28,12 @@ _SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
 
 class _Sections(click.Group):
     """Commands in the order of their use, under a heading each."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as exc:
+            raise ReaderLeft from exc  # click would make it exit code 1
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)

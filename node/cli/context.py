@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-RETRY_FOR_S = 3.0  # a person waits at the keyboard
+RETRY_FOR_S = 1.5  # a person waits at the keyboard
 
 
 @dataclass(slots=True)

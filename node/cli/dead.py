@@ -27,9 +27,8 @@ def list_dead(*, limit: int, cursor: str | None, quiet: bool, as_json: bool, **s
     """List dead letters, newest first, with the error that ended them."""
     from node.cli import describe  # noqa: PLC0415 - not needed for --help
 
-    page = with_client(
-        lambda client: client.page(dead=True, limit=limit, cursor=cursor, **select.which(said))
-    )
+    which = select.which(said)
+    page = with_client(lambda client: select.collect(client, limit, cursor, which, dead=True))
     describe.show_page(page, describe.DEAD_COLUMNS, quiet=quiet, as_json=as_json, empty="no dead letters")
 
 

@@ -12,12 +12,10 @@ from node.cli.follow import story
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rich.text import Text
-
     from node.client import AttemptInfo, TaskInfo
     from node.client.operations import TaskPage
 
-Column = tuple[str, "Callable[[TaskInfo], str | Text]"]
+Column = tuple[str, "Callable[[TaskInfo], render.Cell]"]
 
 TASK_COLUMNS: tuple[Column, ...] = (
     ("ID", lambda info: info.id),
@@ -32,7 +30,7 @@ DEAD_COLUMNS: tuple[Column, ...] = (
     ("HANDLER", lambda info: info.handler),
     ("FAILED", lambda info: render.when_short(info.finished_at)),
     ("ATTEMPTS", lambda info: str(info.attempt)),
-    ("ERROR", lambda info: render.styled(_error_line(info), "red")),
+    ("ERROR", lambda info: render.Styled(_error_line(info), "red")),
 )
 
 
@@ -83,7 +81,7 @@ def show_task(info: TaskInfo, attempts: Sequence[AttemptInfo]) -> None:
     ))  # fmt: skip
     show_error(info)
     if len(attempts) > 1:
-        render.out().print()
+        render.say()
         show_attempts(attempts)
 
 
@@ -110,11 +108,10 @@ def show_error(info: TaskInfo, *, on_stderr: bool = False) -> None:
     """The last error with its traceback, if the task has one."""
     if info.error is None or info.state == "succeeded":
         return
-    console = render.notes() if on_stderr else render.out()
-    console.print()
-    console.print(render.styled(f"{info.error.type}: {info.error.message}", "bold red"))
+    render.say(err=on_stderr)
+    render.say(render.Styled(f"{info.error.type}: {info.error.message}", "bold red"), err=on_stderr)
     if info.error.traceback:
-        console.print(render.styled(info.error.traceback.rstrip(), "dim"))
+        render.say(render.Styled(info.error.traceback.rstrip(), "dim"), err=on_stderr)
 
 
 def show_attempts(attempts: Sequence[AttemptInfo]) -> None:
@@ -124,7 +121,7 @@ def show_attempts(attempts: Sequence[AttemptInfo]) -> None:
             attempt.kind,
             attempt.node or "",
             render.when_short(attempt.ended_at),
-            render.styled(_first_line(f"{attempt.error.type}: {attempt.error.message}"), "red")
+            render.Styled(_first_line(f"{attempt.error.type}: {attempt.error.message}"), "red")
             if attempt.error
             else "",
         )

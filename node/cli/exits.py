@@ -33,9 +33,13 @@ class Code(IntEnum):
     PIPE_CLOSED = 141
 
 
+class ReaderLeft(Exception):  # noqa: N818 - no error of anybody
+    """Whoever reads our stdout has had enough (`noria tasks | head`)."""
+
+
 def report(exc: BaseException, *, debug: bool) -> int:
     """Say on stderr what went wrong, and return the exit code for it."""
-    if debug and not isinstance(exc, click.Abort | KeyboardInterrupt):
+    if debug and not isinstance(exc, click.Abort | KeyboardInterrupt | ReaderLeft):
         traceback.print_exception(exc)
     code, text = _explain(exc)
     text = "\n".join([text, *getattr(exc, "__notes__", ())]).strip()
@@ -53,7 +57,7 @@ def _explain(exc: BaseException) -> tuple[Code, str]:
             return Code.USAGE, f"Error: {exc.format_message()}"
         case click.Abort() | KeyboardInterrupt():
             return Code.INTERRUPTED, ""
-        case BrokenPipeError():
+        case ReaderLeft():
             _silence(sys.stdout)
             return Code.PIPE_CLOSED, ""
         case house.SettingsError() | house.RegistrationError():
@@ -85,7 +89,8 @@ def _explain_client(exc: house.NoriaError) -> tuple[Code, str]:
             return Code.NOT_FOUND, f"Error: {exc}"
         case client.KeyReused():
             return Code.REFUSED, (
-                f"Error: {exc}\n  existing task  {exc.existing_id}\n  its request    sha256 {exc.existing_digest}"
+                "Error: this idempotency key belongs to a task that was asked for differently"
+                f"\n  existing task  {exc.existing_id}\n  its request    sha256 {exc.existing_digest}"
                 f"\n  this request   sha256 {exc.digest}"
             )
         case client.Refused():
@@ -118,7 +123,7 @@ def _who(exc: ClientError) -> str:
 def _places(exc: house.InvalidInput) -> str:
     """One line per place that is wrong."""
     detail = exc.detail
-    if exc.errors and detail.startswith(exc.errors[0][0]):  # it repeats the first place
+    if exc.errors and exc.errors[0][1] in detail:  # it only repeats the first place
         detail = "refused"
     return f"Error: {detail}" + "".join(f"\n  {pointer}: {text}" for pointer, text in exc.errors)
 

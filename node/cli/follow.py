@@ -82,7 +82,9 @@ def _watching(count: int) -> Iterator[Watcher]:
         BarColumn(),
         TextColumn("{task.fields[detail]}"),
     )
-    with Progress(*columns, TimeElapsedColumn(), console=render.notes(), transient=True) as progress:
+    with Progress(
+        *columns, TimeElapsedColumn(), console=render.terminal(err=True), transient=True
+    ) as progress:
         yield _Bar(progress, count)
 
 
@@ -122,6 +124,8 @@ class _Lines:
         self._show_id = count > 1
 
     def saw(self, info: TaskInfo) -> None:
+        if info.final:
+            return  # how it ended is said by who waits
         line = f"{info.state}  {story(info)}".rstrip()
         if self._last.get(info.id) != line:
             self._last[info.id] = line

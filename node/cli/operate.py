@@ -36,9 +36,9 @@ def handlers(handler: str | None, *, as_json: bool) -> None:
         rows = [
             (
                 entry["name"],
-                render.styled("paused", "yellow") if entry.get("paused") else "",
+                render.Styled("paused", "yellow") if entry.get("paused") else "",
                 arguments(entry.get("schema") or {}),
-                ", ".join(entry.get("nodes") or ()) or render.styled("none", "red"),
+                ", ".join(entry.get("nodes") or ()) or render.Styled("none", "red"),
                 entry.get("source") or "",
             )
             for entry in found
@@ -55,7 +55,7 @@ def _show_handler(entry: Mapping[str, Any]) -> None:
     backoff = defaults.get("backoff") or {}
     render.fields((
         ("handler", entry["name"]),
-        ("state", render.styled("paused", "yellow") if entry.get("paused") else "active"),
+        ("state", render.Styled("paused", "yellow") if entry.get("paused") else "active"),
         ("about", (entry.get("doc") or "").strip()),
         ("arguments", "\n".join(_argument_lines(entry.get("schema") or {})) or "none"),
         ("runs as", defaults.get("kind")),
@@ -65,7 +65,7 @@ def _show_handler(entry: Mapping[str, Any]) -> None:
         ("back-off", f"{backoff['first_s']:g}s, times {backoff['factor']:g}, up to {render.duration(backoff['max_s'])}"
          if backoff else None),
         ("gives up on", ", ".join(defaults.get("give_up_on") or ())),
-        ("nodes", ", ".join(entry.get("nodes") or ()) or render.styled("none", "red")),
+        ("nodes", ", ".join(entry.get("nodes") or ()) or render.Styled("none", "red")),
         ("source", entry.get("source")),
     ))  # fmt: skip
 
@@ -144,7 +144,7 @@ def nodes(*, as_json: bool) -> None:
         (
             row["name"],
             str(row.get("incarnation", "")),
-            render.styled(str(row.get("state")), styles.get(str(row.get("state")), "dim")),
+            render.Styled(str(row.get("state")), styles.get(str(row.get("state")), "dim")),
             str(row.get("slots", "")),
             "" if row.get("running") is None else str(row["running"]),
             ", ".join(row.get("tags") or ()),

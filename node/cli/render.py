@@ -1,7 +1,7 @@
 """What people and programs read. Answers go to stdout, everything about the way there to stderr.
 
-A terminal gets tables with colours; a pipe gets the same columns unwrapped and uncut; `--json` gets the node's JSON.
-rich is imported where it is used: it is the slowest part of a small command.
+A terminal gets tables with colours; a pipe gets the same columns, uncut and plain; `--json` gets the node's JSON.
+rich is imported for terminals only: it is the slowest part of a small command.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import sys
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-PIPE_WIDTH = 1_000_000  # rich cuts columns to the width; a pipe has none
-STATE_STYLE = {
+STATE_STYLE: Final = {
     "blocked": "yellow",
     "scheduled": "cyan",
     "ready": "blue",
@@ -32,18 +31,28 @@ STATE_STYLE = {
 }
 
 
+class Styled(NamedTuple):
+    """A text with the colours that a terminal gives it."""
+
+    text: str
+    style: str
+
+
+Cell = str | Styled
+
+
+def state(name: str) -> Styled:
+    return Styled(name, STATE_STYLE.get(name, ""))
+
+
+# -- out --------------------------------------------------------------------------------------------
+
+
 @cache
-def out() -> Console:
+def terminal(*, err: bool = False) -> Console:
     from rich.console import Console  # noqa: PLC0415 - slow to import
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-
-
-@cache
-def notes() -> Console:
-    from rich.console import Console  # noqa: PLC0415 - slow to import
-
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=err, highlight=False, soft_wrap=err)
 
 
 def print_json(value: object) -> None:
@@ -53,49 +62,61 @@ def print_json(value: object) -> None:
 
 def note(text: str) -> None:
     """A line on stderr, for people."""
-    click.echo(text, err=True)
+    click.echo(clean(text), err=True)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: Iterable[str] = ()) -> None:
+def say(cell: Cell = "", *, err: bool = False) -> None:
+    """A line (or several) for people."""
+    if (sys.stderr if err else sys.stdout).isatty():
+        terminal(err=err).print(_rich(cell), soft_wrap=True)
+    else:
+        click.echo(_plain(cell), err=err)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, right: Iterable[str] = ()) -> None:
     """`right` names the columns that are aligned to the right."""
+    to_right = [column in set(right) for column in columns]
+    if not sys.stdout.isatty():
+        _plain_table([list(columns), *([_plain(cell) for cell in row] for row in rows)], to_right)
+        return
     from rich import box  # noqa: PLC0415 - slow to import
     from rich.table import Table  # noqa: PLC0415 - slow to import
 
-    terminal = out().is_terminal
-    grid = Table(
-        box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, show_edge=False, header_style="bold"
-    )
-    numeric = set(right)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for index, column in enumerate(columns):
-        grid.add_column(
-            column, justify="right" if column in numeric else "left", no_wrap=not terminal or index == 0
-        )
+        # the first column is an id or a name: what people copy
+        grid.add_column(column, justify="right" if to_right[index] else "left", no_wrap=index == 0)
     for row in rows:
-        grid.add_row(*(_text(cell) for cell in row))
-    out().print(grid)
+        grid.add_row(*(_rich(cell) for cell in row))
+    terminal().print(grid)
 
 
-def fields(pairs: Iterable[tuple[str, str | Text | None]]) -> None:
+def fields(pairs: Iterable[tuple[str, Cell | None]]) -> None:
     """One line per field that has a value."""
+    shown = [(name, value) for name, value in pairs if value]
+    if not sys.stdout.isatty():
+        width = max((len(name) for name, _ in shown), default=0)
+        for name, value in shown:
+            click.echo(f"{name:<{width}}  " + _plain(value).replace("\n", "\n" + " " * (width + 2)))
+        return
     from rich.table import Table  # noqa: PLC0415 - slow to import
 
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, value in pairs:
-        if value is not None and value != "":
-            grid.add_row(name, _text(value))
-    out().print(grid)
+    for name, value in shown:
+        grid.add_row(name, _rich(value))
+    terminal().print(grid)
 
 
-def state(name: str) -> Text:
-    return styled(name, STATE_STYLE.get(name, ""))
-
-
-def styled(text: str, style: str) -> Text:
-    from rich.text import Text  # noqa: PLC0415 - slow to import
-
-    return Text(clean(text), style=style)
+def _plain_table(rows: list[list[str]], to_right: list[bool]) -> None:
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, to_right, strict=True)
+        ]
+        click.echo("  ".join(cells).rstrip())
 
 
 def clean(text: str) -> str:
@@ -103,8 +124,14 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
-def _text(cell: str | Text) -> Text:
-    return styled(cell, "") if isinstance(cell, str) else cell
+def _plain(cell: Cell) -> str:
+    return clean(cell if isinstance(cell, str) else cell.text)
+
+
+def _rich(cell: Cell) -> Text:
+    from rich.text import Text  # noqa: PLC0415 - slow to import
+
+    return Text(_plain(cell), style="" if isinstance(cell, str) else cell.style)
 
 
 # -- numbers and times ------------------------------------------------------------------------------

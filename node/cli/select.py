@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -13,11 +14,12 @@ from node.cli.context import with_client
 from node.cli.exits import Code
 
 if TYPE_CHECKING:
-    from node.client import Changed, Client
+    from node.client import Changed, Client, TaskInfo, TaskPage
     from node.client.filters import Filter
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+SEARCH_S = 20.0  # rare tasks in a long history: after this, what was found, and where to go on
 _FIELDS = (
     "state",
     "handler",
@@ -26,6 +28,14 @@ _FIELDS = (
     "created_after",
     "created_before",
     "error_type",
+)
+
+
+STATE = click.option(
+    "--state",
+    multiple=True,
+    type=click.Choice(["blocked", "scheduled", "ready", "running", "succeeded", "failed", "cancelled"]),
+    help="Only in this state (repeatable).",
 )
 
 
@@ -78,6 +88,21 @@ def which(said: Mapping[str, Any]) -> Filter:
     return {name: said[name] for name in _FIELDS if said.get(name)}  # type: ignore[return-value]  # built by name
 
 
+async def collect(
+    client: Client, limit: int, cursor: str | None, filtered: Filter, *, dead: bool = False
+) -> TaskPage:
+    """`limit` tasks, or all there are: a node's own page may be short although more follow."""
+    tasks: list[TaskInfo] = []
+    stop_s = time.monotonic() + SEARCH_S
+    while True:
+        page = await client.page(limit=limit - len(tasks), cursor=cursor, dead=dead, **filtered)
+        tasks += page.tasks
+        cursor = page.next_cursor
+        if cursor is None or len(tasks) >= limit or time.monotonic() > stop_s:
+            raw = {"tasks": [info.raw for info in tasks], "next_cursor": cursor}
+            return type(page)(tuple(tasks), cursor, raw)
+
+
 def no_filter_beside_ids(filtered: Filter, *, everything: bool, dry_run: bool) -> None:
     if filtered or everything or dry_run:
         raise click.UsageError("either IDs or filters, not both")
@@ -94,21 +119,37 @@ def act(
     if everything and filtered:
         raise click.UsageError("--all and filters exclude each other")
 
-    async def run(client: Client, *, dry: bool) -> Changed:
+    async def once(client: Client, *, dry: bool) -> Changed:
         method = {"cancel": client.cancel_matching, "replay": client.replay, "purge": client.purge}[action]
         return await method(everything=everything, dry_run=dry, **filtered)
 
-    if not dry_run and not yes:
-        matched = with_client(lambda client: run(client, dry=True)).matched
-        _confirm(action, matched)
-    changed = with_client(lambda client: run(client, dry=dry_run))
-    if as_json:
-        render.print_json({"matched": changed.matched, "changed": changed.changed})
-    elif dry_run:
-        render.note(f"{render.count(changed.matched)} would be {done}")
+    matched = with_client(lambda client: once(client, dry=True)).matched
+    if dry_run:
+        changed = 0
     else:
-        render.note(f"{render.count(changed.changed)} of {render.count(changed.matched)} {done}")
+        if not yes:
+            _confirm(action, matched)
+        changed = with_client(lambda client: _all(lambda: once(client, dry=False), matched))
+    if as_json:
+        render.print_json({"matched": matched, "changed": changed})
+    elif dry_run:
+        render.note(f"{render.count(matched)} would be {done}")
+    else:
+        render.note(f"{render.count(changed)} of {render.count(matched)} {done}")
     return Code.DONE
+
+
+async def _all(once: Callable[[], Awaitable[Changed]], matched: int) -> int:
+    """A node stops after a while and says that there is more. What is replayed may match again, so count."""
+    from node.cli import render  # noqa: PLC0415 - not needed for --help
+
+    total = 0
+    while True:
+        step = await once()
+        total += step.changed
+        if not (step.more and step.changed and total < matched):
+            return total
+        render.note(f"{render.count(total)} of {render.count(matched)} so far")
 
 
 def _confirm(action: str, matched: int) -> None:

@@ -72,7 +72,7 @@ def _backlog(heading: str, name: str, rows: list[Mapping[str, Any]]) -> None:
     if not busy:
         return
     busy.sort(key=lambda row: row.get("ready", 0) + row.get("running", 0), reverse=True)
-    render.out().print()
+    render.say()
     render.table(
         (heading, "READY", "SCHEDULED", "RUNNING", "OLDEST", ""),
         [
@@ -82,7 +82,7 @@ def _backlog(heading: str, name: str, rows: list[Mapping[str, Any]]) -> None:
                 render.count(row.get("scheduled", 0)),
                 render.count(row.get("running", 0)),
                 render.duration(row["oldest_s"]) if row.get("oldest_s") else "",
-                render.styled("paused", "yellow") if row.get("paused") else "",
+                render.Styled("paused", "yellow") if row.get("paused") else "",
             )
             for row in busy[:ROWS_MAX]
         ],
@@ -93,7 +93,7 @@ def _backlog(heading: str, name: str, rows: list[Mapping[str, Any]]) -> None:
 def _running(rows: list[Mapping[str, Any]]) -> None:
     if not rows:
         return
-    render.out().print()
+    render.say()
     render.table(
         ("RUNNING HERE", "HANDLER", "ATTEMPT", "FOR"),
         [
@@ -107,7 +107,7 @@ def _running(rows: list[Mapping[str, Any]]) -> None:
 def _failures(rows: list[Mapping[str, Any]]) -> None:
     if not rows:
         return
-    render.out().print()
+    render.say()
     render.table(
         ("FAILED HERE", "HANDLER", "ATTEMPT", "WHEN", "ERROR"),
         [
@@ -116,7 +116,7 @@ def _failures(rows: list[Mapping[str, Any]]) -> None:
                 r["handler"],
                 f"{r['attempt']}{' (dead)' if r.get('final') else ''}",
                 render.when_short(datetime.fromisoformat(r["at"])),
-                render.styled(f"{r['error_type']}: {r['message']}".splitlines()[0][:100], "red"),
+                render.Styled(f"{r['error_type']}: {r['message']}".splitlines()[0][:100], "red"),
             )
             for r in rows[:ROWS_MAX]
         ],

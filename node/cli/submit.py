@@ -117,7 +117,7 @@ async def _store(
     try:
         return await client.submit(handler, payload, **options)
     except InvalidTask as exc:
-        if any(pointer == "#/handler" for pointer, _ in exc.errors):
+        if any(pointer == "#/handler" and "did you mean" not in detail for pointer, detail in exc.errors):
             exc.add_note(await _meant(client, handler))
         raise
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from node.client import AttemptInfo, Client, TaskInfo
 
-STATES = ["blocked", "scheduled", "ready", "running", "succeeded", "failed", "cancelled"]
 ID = click.argument("task_id", metavar="ID")
 IDS = click.argument("ids", metavar="ID...", nargs=-1, required=True)
 
@@ -80,6 +79,7 @@ def result(task_id: str, *, output: Path | None, as_json: bool) -> None:
 
 @click.command(short_help="Cancel tasks.")
 @click.argument("ids", metavar="[ID]...", nargs=-1)
+@select.STATE
 @select.options()
 @select.bulk_options
 @JSON
@@ -141,7 +141,7 @@ def _each(ids: Sequence[str], action: str, story: Callable[[TaskInfo], str], *, 
 
 
 @click.command("tasks", short_help="List tasks.")
-@click.option("--state", multiple=True, type=click.Choice(STATES), help="Only these states (repeatable).")
+@select.STATE
 @select.options()
 @select.page_options
 @JSON
@@ -150,5 +150,6 @@ def list_tasks(*, limit: int, cursor: str | None, quiet: bool, as_json: bool, **
     """List tasks, newest first."""
     from node.cli import describe  # noqa: PLC0415 - not needed for --help
 
-    page = with_client(lambda client: client.page(limit=limit, cursor=cursor, **select.which(said)))
+    which = select.which(said)
+    page = with_client(lambda client: select.collect(client, limit, cursor, which))
     describe.show_page(page, describe.TASK_COLUMNS, quiet=quiet, as_json=as_json, empty="no tasks match")

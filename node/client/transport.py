@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import random
 import re
 import time
@@ -226,7 +227,7 @@ class Transport:
         if isinstance(exc, aiohttp.ClientResponseError):
             return ServerFault(f"what answers at {self.url} does not speak HTTP: {exc.message}")
         if isinstance(exc, aiohttp.ClientConnectorError):
-            reason = exc.strerror or str(exc.os_error)
+            reason = _words(exc.os_error)
         elif isinstance(exc, TimeoutError):
             reason = "no answer in time"
         else:
@@ -234,6 +235,13 @@ class Transport:
         error = Unreachable(f"no node answers at {self.url}: {reason}", url=self.url)
         error.__cause__ = exc
         return error
+
+
+def _words(error: OSError) -> str:
+    """'Connection refused' rather than asyncio's list of addresses that were tried."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
 
 
 def _worth_repeating(error: Unreachable | Overloaded, repeat: Repeat) -> bool:

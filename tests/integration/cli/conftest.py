@@ -62,7 +62,10 @@ def noria(
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("NORIA_")}
+    """As a user's: without settings, and without PYTHONUNBUFFERED, which hides that a reader has left."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("NORIA_", "PYTHONUNBUF"))
+    }
     return {**kept, "COLUMNS": "200", **variables}
 
 
