@@ -63,9 +63,7 @@ class Leases:
             return []
         if witness.unbroken_since > now - timedelta(seconds=lease_s):
             return []
-        buried = [
-            row for row in self._rows.values() if row is not witness and not row.ended and _run_out(row, now)
-        ]
+        buried = [row for row in self._rows.values() if not row.ended and _run_out(row, now)]
         for row in buried:
             row.state = "dead"
             row.ended_at = now
