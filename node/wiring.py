@@ -167,8 +167,8 @@ async def _serve(settings: Settings, service: NodeService, stack: AsyncExitStack
 
 async def run_node(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT, then drain; a second signal ends at once. Returns the exit code."""
-    install_log_context()
     logs.set_up(settings.log_level, settings.log_format)
+    install_log_context()
     stop = _stop_signal()
     async with open_node(settings) as node:
         log.info(

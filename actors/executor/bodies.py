@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
 from typing import Any, Final
 
 from actors.authoring.context import Context
-from actors.authoring.exceptions import Fail, Retry, Snoozed
+from actors.authoring.exceptions import Cancelled, Fail, Retry, Snoozed, signal_in
 from actors.authoring.registry import HandlerDef
 from runtime.core import decisions
 from runtime.core.task import AttemptKind, Claim, Codec, ErrorInfo, Finish, NewTask, Requeue
@@ -104,6 +104,8 @@ async def end_of(handler: HandlerDef, payload: bytes, args: dict[str, Any] | Non
         result, codec = handler.encode_result(await call(values))
     except asyncio.CancelledError:
         raise
+    except Cancelled as stopped:  # it noticed by itself that it was asked to stop
+        raise asyncio.CancelledError(str(stopped)) from stopped
     except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
         return raised(handler, error)
     if len(result) > RESULT_BYTES_MAX:
@@ -113,13 +115,13 @@ async def end_of(handler: HandlerDef, payload: bytes, args: dict[str, Any] | Non
 
 
 def raised(handler: HandlerDef, error: BaseException) -> Ended:
-    match error:
-        case Snoozed():
-            return Snooze(error.after_s)
-        case Retry():
-            return Raised(describe(error), after_s=error.after_s)
-        case Fail():
-            return Raised(describe(error), final=True)
+    match signal_in(error):
+        case Snoozed() as snoozed:
+            return Snooze(snoozed.after_s)
+        case Retry() as retry:
+            return Raised(describe(retry), after_s=retry.after_s)
+        case Fail() as fail:
+            return Raised(describe(fail), final=True)
     return Raised(describe(error), final=not handler.options.retries(error))
 
 
@@ -140,13 +142,7 @@ def move_of(run: Run, ended: Ended, jitter: float, children: tuple[NewTask, ...]
         case Unbound(error):
             return decisions.after_release(run.claim, _RELEASE_DELAY_S, error)
         case Crashed(error):
-            move = decisions.after_crash(run.claim, alone=True)
-            # only its own process died, so there is no need to run the next attempt alone
-            return (
-                replace(move, error=error, suspect=False)
-                if isinstance(move, Requeue)
-                else replace(move, error=error)
-            )
+            return decisions.after_child_crash(run.claim, error)
 
 
 def move_when_stopped(run: Run, jitter: float) -> Move:

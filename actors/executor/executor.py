@@ -20,6 +20,7 @@ import orjson
 from actors.authoring.context import Context
 from actors.authoring.log_context import current_attempt
 from actors.authoring.registry import HandlerDef, Kind
+from actors.authoring.task import Task
 from actors.executor.bodies import (
     Ended,
     Move,
@@ -251,9 +252,8 @@ class Executor(Behavior[Message]):
         self._reporter.started(run)
         try:
             ended = await self._body(run)
-            children = (
-                await self._children(run) if run.context.children and isinstance(ended, Returned) else ()
-            )
+            tasks = run.context.close()
+            children = await self._children(run, tasks) if tasks and isinstance(ended, Returned) else ()
         except InvalidInput as refused:  # a child that would not be accepted
             return move_of(run, Raised(describe(refused), final=True), self._world.jitter())
         except asyncio.CancelledError:
@@ -278,12 +278,10 @@ class Executor(Behavior[Message]):
             case Kind.PROCESS:
                 return await self._processes.run(run)
 
-    async def _children(self, run: Run) -> tuple[NewTask, ...]:
+    async def _children(self, run: Run, tasks: Sequence[Task[Any]]) -> tuple[NewTask, ...]:
         """Children are validated like any request; the record may be away while their bands are interned."""
         tenant = self._world.bands[run.claim.band].tenant
-        specs = [
-            spec_of(child, tenant=tenant, trace=run.claim.trace_context) for child in run.context.children
-        ]
+        specs = [spec_of(child, tenant=tenant, trace=run.claim.trace_context) for child in tasks]
         while True:
             try:
                 return tuple(prepared.task for prepared in await self._world.intake.prepare(specs))
