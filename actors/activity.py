@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from runtime.core.task import State
+from runtime.core.task import Census, State
 
 EVENTS_KEPT: Final = 10_000
 FAILURES_KEPT: Final = 50
@@ -146,6 +146,7 @@ class Activity:
         self.events = EventLog(wall)
         self.rates = Rates(now_s)
         self.failures: deque[Failure] = deque(maxlen=FAILURES_KEPT)
+        self.census: Census | None = None  # the last one; None before the first
         self._latencies_s: deque[float] = deque(maxlen=_LATENCIES_KEPT)
 
     def failed(

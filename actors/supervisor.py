@@ -44,24 +44,18 @@ class GetActors(Control, Request[Actors]):
 
 
 @dataclass(frozen=True, slots=True)
-class GetCensus(Control, Request[Census | None]):
-    """The last census; None before the first."""
-
-
-@dataclass(frozen=True, slots=True)
 class DrainNode(Control, Request[Drained]):
     """Leave without losing or repeating work: claim nothing more, end or hand back what runs within `within_s`."""
 
     within_s: float
 
 
-Message = GetActors | GetCensus | DrainNode
+Message = GetActors | DrainNode
 
 
 class Supervisor(Behavior[Message]):
     def __init__(self, world: World) -> None:
         self._world = world
-        self._census: Census | None = None
         self._actors: Actors | None = None
 
     async def started(self, ctx: ActorContext[Message]) -> None:
@@ -81,8 +75,6 @@ class Supervisor(Behavior[Message]):
         match message:
             case GetActors():
                 ctx.reply(self._actors)
-            case GetCensus():
-                ctx.reply(self._census)
             case DrainNode(within_s):
                 ctx.detach(self._drain(within_s), ctx.defer())
             case _:
@@ -97,7 +89,7 @@ class Supervisor(Behavior[Message]):
             self._actors.executor.tell(message)
 
     def _counted(self, census: Census) -> None:
-        self._census = census
+        self._world.activity.census = census
         telemetry, bands = self._world.telemetry, self._world.bands
         for name in ("tasks_backlog", "tasks_scheduled", "oldest_due_seconds"):
             telemetry.clear(name)

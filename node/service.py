@@ -14,14 +14,12 @@ from actors.authoring.registry import HandlerDef, Kind, Registry
 from actors.executor.messages import CancelRun, ListRunning, Refresh, Waits
 from actors.intake import TaskSpec
 from actors.router.messages import AwaitEnd, Submit
-from actors.supervisor import Actors, GetCensus
-from actors.supervisor import Message as SupervisorMessage
+from actors.supervisor import Actors
 from actors.world import World
 from node.http.service import Submitted
 from node.http.stats import counted
 from runtime.core.task import State, TaskView
 from runtime.errors import AskError, AskTimeout, Unavailable
-from runtime.kernel.actor import Ref
 from runtime.ports import Store
 
 _ACCEPT_S: Final = 3.0  # the record itself answers within 2 s or counts as away
@@ -34,14 +32,11 @@ class NodeService:
     def __init__(
         self,
         world: World,
-        supervisor: Ref[SupervisorMessage],
         actors: Actors,
         render_metrics: Callable[[], bytes] = lambda: b"",
     ) -> None:
         self._world = world
         self._render_metrics = render_metrics
-        self._backlog = 0
-        self._supervisor = supervisor
         self._actors = actors
         self.draining = False
 
@@ -106,7 +101,8 @@ class NodeService:
         return self._world.node
 
     def backlog(self) -> int:
-        return self._backlog
+        census = self._world.activity.census
+        return 0 if census is None else sum(count.ready for count in census.bands)
 
     def waits_for(self, view: TaskView) -> tuple[str, str]:
         band_tags = set(view.requires) - self._world.tags
@@ -149,11 +145,9 @@ class NodeService:
         }
         if (latency := activity.latency_percentiles()) is not None:
             stats["latency_s"] = latency
-        census = await self._supervisor.ask(GetCensus(), _READ_S)
-        if census is not None:
+        if (census := activity.census) is not None:
             bands = {band.id: band for band in self._world.bands}
             stats.update(counted(census, bands, capacity.paused, self._world.registry.names))
-            self._backlog = sum(count.ready for count in census.bands)
         return stats
 
     async def ready(self) -> str | None:

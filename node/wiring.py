@@ -105,7 +105,7 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
                 on_lag=lambda lag_s: telemetry.gauge("event_loop_lag_seconds", lag_s),
             )
         )
-        service = NodeService(world, supervisor, await supervisor.ask(GetActors(), _ASK_S), telemetry.render)
+        service = NodeService(world, await supervisor.ask(GetActors(), _ASK_S), telemetry.render)
         await store.set_state(world.incarnation, "active")
         node = Node(service, system, supervisor, lease)
         node.url = await _serve(settings, service, stack)

@@ -73,7 +73,7 @@ async def memory_node(
         system = await stack.enter_async_context(ActorSystem(world.clock))
         supervisor = await system.spawn(ChildSpec(name="supervisor", make=lambda: Supervisor(world)))
         render = world.telemetry.render if isinstance(world.telemetry, PrometheusTelemetry) else bytes
-        service = NodeService(world, supervisor, await supervisor.ask(GetActors(), 5), render)
+        service = NodeService(world, await supervisor.ask(GetActors(), 5), render)
         await store.set_state(incarnation, "active")
         app = make_app(service, options)
         url = await stack.enter_async_context(serving(app))
