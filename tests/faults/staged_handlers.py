@@ -1,0 +1,104 @@
+"""Handlers of the fault tests, as a node loads them. Those with a name say on the stage that they run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import time
+
+from actors import Backoff, Context, handler
+
+QUICK = Backoff(first_s=0.05, max_s=0.1)
+
+
+def _hello(ctx: Context, name: str) -> bytes:
+    said = {"id": str(ctx.task_id), "attempt": ctx.attempt, "pid": os.getpid(), "name": name}
+    return json.dumps(said).encode() + b"\n"
+
+
+def _obey(word: str) -> None:
+    match word.strip():
+        case "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exit":
+            os._exit(3)
+        case "fail":
+            raise ValueError("told to fail")
+
+
+async def _act(ctx: Context, name: str) -> int:
+    reader, writer = await asyncio.open_unix_connection(os.environ["NORIA_TEST_STAGE"])
+    try:
+        writer.write(_hello(ctx, name))
+        _obey((await reader.readline()).decode())
+        writer.write(b"end\n")
+        await writer.drain()
+    finally:
+        writer.close()
+    return ctx.attempt
+
+
+def _act_in_thread(ctx: Context, name: str) -> int:
+    with socket.socket(socket.AF_UNIX) as stage:
+        stage.connect(os.environ["NORIA_TEST_STAGE"])
+        stage.sendall(_hello(ctx, name))
+        _obey(stage.recv(100).decode())
+        stage.sendall(b"end\n")
+    return ctx.attempt
+
+
+@handler("act", backoff=QUICK)
+async def act(ctx: Context, name: str = "") -> int:
+    return await _act(ctx, name)
+
+
+@handler("act_in_thread", backoff=QUICK)
+def act_in_thread(ctx: Context, name: str = "") -> int:
+    return _act_in_thread(ctx, name)
+
+
+@handler("act_in_process", cpu=True, backoff=QUICK)
+def act_in_process(ctx: Context, name: str = "") -> int:
+    return _act_in_thread(ctx, name)
+
+
+@handler("fails", max_attempts=2, backoff=QUICK)
+async def fails(ctx: Context, name: str = "") -> int:
+    await _act(ctx, name)
+    raise ValueError("always")
+
+
+@handler("quick")
+async def quick(ctx: Context) -> int:
+    return ctx.attempt
+
+
+@handler("blocks_the_loop")
+async def blocks_the_loop(ctx: Context, seconds: float) -> int:
+    time.sleep(seconds)  # noqa: ASYNC251 - the fault
+    return ctx.attempt
+
+
+@handler("exits")
+async def exits(ctx: Context, name: str = "") -> int:
+    await _act(ctx, name)
+    os._exit(3)
+
+
+@handler("spins", cpu=True, timeout_s=1, max_attempts=1)
+def spins(ctx: Context) -> int:
+    while True:
+        pass
+
+
+@handler("huge", max_attempts=3)
+async def huge(ctx: Context, megabytes: int) -> str:
+    return "x" * (megabytes << 20)
+
+
+@handler("huge_in_process", cpu=True)
+def huge_in_process(ctx: Context, megabytes: int) -> str:
+    return "x" * (megabytes << 20)
