@@ -20,6 +20,9 @@ _TYPES: Final = {
     "console.css": "text/css; charset=utf-8",
     "console.js": "text/javascript; charset=utf-8",
     "draw.js": "text/javascript; charset=utf-8",
+    "node.js": "text/javascript; charset=utf-8",
+    "parts.js": "text/javascript; charset=utf-8",
+    "task.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
 _POLICY: Final = (

@@ -48,7 +48,7 @@ async def serve(call: Call) -> web.StreamResponse:
         await response.prepare(call.request)
         with call.service.subscribe(after) as events:
             await stream.run(events, response)
-    except ConnectionResetError:
+    except* ConnectionResetError:
         pass  # the reader left
     finally:
         api.streams.discard(stream)
