@@ -102,7 +102,7 @@ async def test_time_moves_forward_and_not_for_ever(seconds: float) -> None:
 
 async def test_advancing_waits_for_work_that_the_loop_cannot_see() -> None:
     may_end = threading.Event()
-    working = asyncio.get_running_loop().run_in_executor(None, may_end.wait)
+    working = asyncio.get_running_loop().run_in_executor(None, may_end.wait, 20)
 
     def busy() -> bool:
         may_end.set()  # the thread ends only after somebody has looked
