@@ -65,6 +65,8 @@ def execute(arguments: Sequence[str]) -> int:
     session = Session(debug=bool(os.environ.get("NORIA_DEBUG")))
     try:
         code = noria.main(list(arguments), prog_name="noria", standalone_mode=False, obj=session)
+    except SystemExit as exc:  # how click ends a completion
+        return exc.code if isinstance(exc.code, int) else Code.DONE
     except BaseException as exc:  # noqa: BLE001 - every end has a code
         return report(exc, debug=session.debug)
     return code if isinstance(code, int) else Code.DONE

@@ -51,13 +51,18 @@ def reaches_node(command: F) -> F:
     return URL(API_KEY(DEBUG(command)))
 
 
-def with_client(work: Callable[[Client], Awaitable[T]], *, retry_for_s: float = RETRY_FOR_S) -> T:
+def with_client(
+    work: Callable[[Client], Awaitable[T]],
+    *,
+    retry_for_s: float = RETRY_FOR_S,
+    ctx: click.Context | None = None,
+) -> T:
     """Run `work` with a client to the node that the command line or the environment names."""
     import asyncio  # noqa: PLC0415 - not needed for --help
 
     from node.client import Client  # noqa: PLC0415 - not needed for --help
 
-    session = click.get_current_context().ensure_object(Session)
+    session = (ctx or click.get_current_context()).ensure_object(Session)
 
     async def run() -> T:
         async with Client(session.url, session.api_key, retry_for_s=retry_for_s) as client:

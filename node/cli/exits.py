@@ -33,7 +33,7 @@ class Code(IntEnum):
     PIPE_CLOSED = 141
 
 
-class ReaderLeft(Exception):  # noqa: N818 - no error of anybody
+class ReaderLeft(Exception):
     """Whoever reads our stdout has had enough (`noria tasks | head`)."""
 
 

@@ -142,10 +142,12 @@ def migrate(*, as_json: bool, **flags: str | None) -> None:
     """Apply the migrations that are missing, as every node does when it starts. Safe to repeat and to run twice."""
     settings = read(os.environ, flags)
     import asyncio  # noqa: PLC0415 - not needed for --help
+    import logging  # noqa: PLC0415 - not needed for --help
 
     from node.cli import render  # noqa: PLC0415 - not needed for --help
     from runtime.adapters.postgres import migrate as bring_up_to_date  # noqa: PLC0415 - not needed for --help
 
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # waits and tries again are said, on stderr
     applied = asyncio.run(bring_up_to_date(settings.postgres_dsn))
     if as_json:
         render.print_json({"applied": applied})

@@ -66,7 +66,9 @@ def page_options(command: F) -> F:
     for option in (
         click.option("--quiet", "-q", is_flag=True, help="Ids only, one a line, for xargs."),
         click.option("--cursor", help="Go on where a list ended (its next_cursor)."),
-        click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True),
+        click.option(
+            "--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="At most so many."
+        ),
     ):
         command = option(command)
     return command

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 def complete_handler(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Names of handlers, for the shell; nothing where no node answers at once."""
     try:
-        return [name for name in with_client(_handler_names, retry_for_s=0.0) if name.startswith(incomplete)]
+        names = with_client(_handler_names, retry_for_s=0.0, ctx=ctx)
     except Exception:  # noqa: BLE001 - a completion has nowhere to say what is wrong
         return []
+    return [name for name in names if name.startswith(incomplete)]
 
 
 async def _handler_names(client: Client) -> list[str]:
@@ -44,12 +45,12 @@ HANDLER = click.argument("handler", shell_complete=complete_handler)
 @click.option("--timeout", type=parse.DURATION, help="With --wait: give up waiting after this (exit 6).")
 @click.option("--key", help="Idempotency key: one key, one task.")
 @click.option("--actor-key", help="Tasks with one actor key run one at a time, in order.")
-@click.option("--priority", type=click.Choice(["high", "medium", "low"]))
+@click.option("--priority", type=click.Choice(["high", "medium", "low"]), help="Before or after others.")
 @click.option("--delay", type=parse.DURATION, help="Run it this much later, such as 30s, 5m or 2h.")
 @click.option("--at", type=parse.MOMENT, help="Run it then, such as 2030-01-31T08:00 (local) or …Z (UTC).")
 @click.option("--expires", type=parse.AHEAD, help="Cancel it if it has not started then; 2h or an instant.")
 @click.option("--run-timeout", type=parse.DURATION, help="How long one attempt may take.")
-@click.option("--max-attempts", type=click.IntRange(min=1))
+@click.option("--max-attempts", type=click.IntRange(min=1), help="Failures until it is a dead letter.")
 @click.option("--requires", multiple=True, metavar="TAG", help="Only on nodes with this tag (repeatable).")
 @click.option("--prefers", multiple=True, metavar="TAG", help="Rather on nodes with this tag (repeatable).")
 @click.option(

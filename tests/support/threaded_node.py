@@ -27,7 +27,15 @@ def threaded_node(registry: Registry) -> Iterator[str]:
             ready.set_result((node.url, asyncio.get_running_loop(), stop))
             await stop.wait()
 
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        except BaseException as exc:
+            if ready.done():
+                raise
+            ready.set_exception(exc)
+
+    thread = threading.Thread(target=run)
     thread.start()
     url, loop, stop = ready.result(10)
     try:
