@@ -17,6 +17,8 @@ of handlers for the names and types alone.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from actors.authoring.actor import Actor, actor, field
 from actors.authoring.context import Context
 from actors.authoring.exceptions import (
@@ -33,12 +35,16 @@ from actors.authoring.task import Task, TaskOptions, task
 from runtime.core.backoff import Backoff
 from runtime.errors import InvalidInput, RegistrationError
 
+if TYPE_CHECKING:
+    from actors.harness import Harness
+
 __all__ = [
     "Actor",
     "Backoff",
     "Cancelled",
     "Context",
     "Fail",
+    "Harness",
     "InvalidInput",
     "LifespanFailed",
     "RegistrationError",
@@ -54,3 +60,12 @@ __all__ = [
     "lifespan",
     "task",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Harness on first use: it brings the actors of a whole node with it, which producers and handlers need not."""
+    if name == "Harness":
+        from actors.harness import Harness  # noqa: PLC0415 - see above
+
+        return Harness
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

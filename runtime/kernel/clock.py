@@ -126,6 +126,16 @@ class ManualClock:
             await self.settle()
         self._now_s = until_s
 
+    def skip(self, seconds: float) -> None:
+        """Move time forward at once, as for a process that was stopped: the next `advance` fires what has come due
+        meanwhile, late. For long times in which nothing happens but ticking.
+
+        Raises ValueError for a negative or infinite step.
+        """
+        if not 0 <= seconds < float("inf"):
+            raise ValueError(f"skip({seconds!r}): must be a finite number of seconds, 0 or more")
+        self._now_s += seconds
+
     async def settle(self) -> None:
         """Yield until nothing has moved for QUIET_TURNS loop turns.
 
