@@ -98,6 +98,23 @@ async def test_advancing_lets_everybody_run_between_two_timers() -> None:
 async def test_time_moves_forward_and_not_for_ever(seconds: float) -> None:
     with pytest.raises(ValueError, match="must be a finite number of seconds, 0 or more"):
         await ManualClock().advance(seconds)
+    with pytest.raises(ValueError, match="must be a finite number of seconds, 0 or more"):
+        ManualClock().skip(seconds)
+
+
+async def test_what_came_due_during_a_skip_fires_late_and_in_order() -> None:
+    clock = ManualClock()
+    seen: list[tuple[float, str]] = []
+
+    def note(name: str) -> None:
+        seen.append((clock.now_s(), name))
+
+    for delay_s, name in [(2, "b"), (1, "a"), (50, "not yet")]:
+        clock.call_later(delay_s, partial(note, name))
+    clock.skip(40)
+    assert seen == []
+    await clock.advance(1)
+    assert seen == [(40, "a"), (40, "b")]
 
 
 async def test_advancing_waits_for_work_that_the_loop_cannot_see() -> None:
