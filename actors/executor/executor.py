@@ -109,6 +109,7 @@ class Executor(Behavior[Message]):
             await pool.close()
         self._threads.close()
         await self._processes.close()
+        await self._settler.close()  # what has ended is committed, also by a life that failed
 
     async def receive(self, ctx: ActorContext[Message], message: Message) -> None:
         match message:
