@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import random
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 
+from tests.faults.load import Load
 from tests.faults.rig import LEASE_S, Answer, Node, Rig
 from tests.faults.stage import DIE
 
@@ -164,3 +168,26 @@ def test_work_goes_on_a_lease_after_the_restart(rig: Rig) -> None:
     assert {row["attempt"] for row in starts} == {2}
     late_s = max(row["after"].total_seconds() for row in starts)
     assert late_s <= RECOVERY_S, f"work went on {late_s:.2f} s after the restart"
+
+
+@pytest.mark.timeout(120)
+def test_kills_at_any_time_under_load(rig: Rig) -> None:
+    seed = random.SystemRandom().randrange(1 << 32)
+    chance = random.Random(seed)
+    node = rig.node()
+    with Load(node) as load:
+        for _ in range(3):
+            load.wait_accepted(15)
+            threading.Event().wait(chance.uniform(0, 0.3))  # the moment of the fault, not a wait for anything
+            node.kill()
+            node.start()
+        load.wait_accepted(15)
+    try:
+        rig.check()
+        for submission in random.Random(seed).sample([s for s in rig.submissions if s.accepted], 20):
+            asked = json.loads(submission.request)
+            again = node.post(asked["handler"], key=submission.key, **asked["payload"])
+            assert (again.status, again.id, again.body["duplicate"]) == (200, submission.id, True)
+        rig.check()
+    except AssertionError as wrong:
+        raise AssertionError(f"seed {seed}: {wrong}") from wrong

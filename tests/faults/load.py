@@ -1,0 +1,86 @@
+"""Clients that go on whatever happens: every task has a key, and what got no answer is sent again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from itertools import count
+from typing import Any, Final, Self
+
+from tests.faults.rig import Answer, Node
+
+HANDLERS: Final = ("act", "quick", "act_in_thread", "fails", "act")
+_PAUSE_S: Final = 0.02  # between a client's requests: a load, not a benchmark
+_REPEAT_S: Final = 0.1
+
+
+class Load:
+    """`clients` threads post to `node` in turn until the block ends; each answered task is counted."""
+
+    def __init__(self, *nodes: Node, clients: int = 3) -> None:
+        self._nodes = nodes
+        self._numbers = count()
+        self._stop = threading.Event()
+        self._news = threading.Condition()
+        self._failure: BaseException | None = None
+        self.answers: list[Answer] = []
+        self.unanswered: list[tuple[str, str]] = []  # (handler, key) whose client gave up at the end
+        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(clients)]
+
+    @property
+    def accepted(self) -> int:
+        with self._news:
+            return sum(answer.status in {200, 202} for answer in self.answers)
+
+    def wait_accepted(self, more: int, timeout_s: float = 30) -> None:
+        """Until so many more have been answered 2xx from now on."""
+        goal = self.accepted + more
+        with self._news:
+            enough = self._news.wait_for(
+                lambda: sum(a.status in {200, 202} for a in self.answers) >= goal, timeout_s
+            )
+        assert enough, f"{self.accepted} of {goal} accepted; the last answers: {self.answers[-3:]}"
+
+    def wait_answers(self, *, until_s: float) -> None:
+        """Let the clients go on until then (time.monotonic), and see that they are answered, whatever it is."""
+        seen = len(self.answers)
+        with self._news:
+            self._news.wait_for(lambda: time.monotonic() >= until_s, max(0.0, until_s - time.monotonic()))
+        assert len(self.answers) > seen, "nobody was answered"
+
+    def _run(self, client: int) -> None:
+        try:
+            while not self._stop.is_set():
+                number = next(self._numbers)
+                node = self._nodes[(number + client) % len(self._nodes)]
+                self._post(node, HANDLERS[number % len(HANDLERS)], f"load-{number}")
+                self._stop.wait(_PAUSE_S)
+        except BaseException as failure:  # noqa: BLE001 - raised again where the block ends
+            self._failure = failure
+
+    def _post(self, node: Node, handler: str, key: str) -> None:
+        """The same again until it is answered, as the contract says."""
+        fields: dict[str, Any] = {} if handler == "quick" else {"name": key}
+        while True:
+            answer = node.post(handler, key=key, **fields)
+            with self._news:
+                self.answers.append(answer)
+                self._news.notify_all()
+            if answer.status in {200, 202}:
+                return
+            assert answer.status in {None, 503}, f"{handler} {key}: {answer}"
+            if self._stop.wait(_REPEAT_S):
+                self.unanswered.append((handler, key))
+                return
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(20)
+        if self._failure is not None:
+            raise self._failure
