@@ -24,9 +24,7 @@ async def node(store: Store, incarnation: int) -> NodeView:
 async def unbroken(world: World, name: str = "witness") -> int:
     """A member that has been alive for more than one lease and has most of it left."""
     incarnation = await world.store.join(name, LEASE_S, {})
-    for _ in range(2):
-        await world.advance(0.6 * LEASE_S)
-        await world.store.renew(incarnation, LEASE_S)
+    await world.keep_alive(incarnation)
     return incarnation
 
 
@@ -177,29 +175,59 @@ async def test_who_just_joined_buries_nobody(store: Store, world: World) -> None
     late = await store.join("late", -1, {})
     newcomer = await store.join("new", LEASE_S, {})
     assert await store.bury(newcomer, LEASE_S) == []
-    await world.advance(0.6 * LEASE_S)
-    await store.renew(newcomer, LEASE_S)
-    assert await store.bury(newcomer, LEASE_S) == []  # not yet one lease
-    await world.advance(0.6 * LEASE_S)
+    for _ in range(2):
+        await world.advance(0.4 * LEASE_S)
+        await store.renew(newcomer, LEASE_S)
+        assert await store.bury(newcomer, LEASE_S) == []  # not yet one lease
+    await world.advance(0.4 * LEASE_S)
     assert await store.bury(newcomer, LEASE_S) == [late]
 
 
 async def test_who_had_lost_its_own_lease_buries_nobody(store: Store, world: World) -> None:
-    witness = await unbroken(world)
-    other = await unbroken(world, "other")
-    await store.renew(witness, LEASE_S)
+    witness, other = await store.join("witness", LEASE_S, {}), await store.join("other", LEASE_S, {})
+    await world.keep_alive(witness, other)
     await world.advance(1.1 * LEASE_S)  # the record was away: all leases ran out
     assert await store.bury(witness, LEASE_S) == []  # it has not even come back itself
     await store.renew(witness, LEASE_S)
     assert await store.bury(witness, LEASE_S) == []  # it came back first, and kills nobody
     await store.renew(other, LEASE_S)
-    await world.advance(0.6 * LEASE_S)
-    for member in (witness, other):
-        await store.renew(member, LEASE_S)
-    assert await store.bury(witness, LEASE_S) == []
-    await world.advance(0.6 * LEASE_S)
     late = await store.join("late", -1, {})
+    await world.advance(0.4 * LEASE_S)
+    assert await store.bury(witness, LEASE_S) == []
+    await world.keep_alive(witness, other)
     assert await store.bury(witness, LEASE_S) == [late]  # unbroken again for a lease
+
+
+async def test_a_renewal_that_came_late_begins_a_new_unbroken_time(store: Store, world: World) -> None:
+    """A record that stood still for two thirds of a lease may have held up the others for longer."""
+    witness, late = await unbroken(world), await store.join("late", -1, {})
+    await store.renew(witness, LEASE_S)
+    await world.advance(0.7 * LEASE_S)
+    assert await store.bury(witness, LEASE_S) == []  # it ought to have renewed by now
+    await store.renew(witness, LEASE_S)
+    assert await store.bury(witness, LEASE_S) == []
+    await world.keep_alive(witness)
+    assert await store.bury(witness, LEASE_S) == [late]
+
+
+async def test_who_has_a_longer_lease_is_given_as_long(store: Store, world: World) -> None:
+    witness = await store.join("witness", LEASE_S, {})
+    slow = await store.join("slow", 2 * LEASE_S, {})
+    await store.renew(slow, 2 * LEASE_S)
+    await world.keep_alive(witness)
+    assert await store.bury(witness, 0.1 * LEASE_S) == []  # alive
+    await world.keep_alive(witness)
+    assert await store.bury(witness, 0.1 * LEASE_S) == [slow]
+    newcomer = await store.join("newcomer", LEASE_S, {})
+    await store.set_state(witness, "left")
+    slow = await store.join("slow", 3 * LEASE_S, {})
+    await world.advance(-10 * LEASE_S)  # the clock steps back: all leases have run out
+    await store.renew(newcomer, LEASE_S)
+    await world.keep_alive(newcomer)
+    assert await store.bury(newcomer, LEASE_S) == []  # unbroken for its own lease, not for that of the other
+    await world.keep_alive(newcomer)
+    await world.keep_alive(newcomer)
+    assert await store.bury(newcomer, LEASE_S) == [slow]
 
 
 async def test_regular_renewals_do_not_break_a_lease(store: Store, world: World) -> None:
@@ -230,10 +258,7 @@ async def test_nobody_buries_itself(store: Store, world: World) -> None:
 
 async def test_many_bury_the_same_members_once(store: Store, world: World) -> None:
     witnesses = [await store.join(f"w{n}", LEASE_S, {}) for n in range(4)]
-    for _ in range(2):
-        await world.advance(0.6 * LEASE_S)
-        for witness in witnesses:
-            await store.renew(witness, LEASE_S)
+    await world.keep_alive(*witnesses)
     late = [await store.join(f"late{n}", -1, {}) for n in range(10)]
     buried = await asyncio.gather(*(store.bury(witness, LEASE_S) for witness in witnesses))
     assert sorted(incarnation for some in buried for incarnation in some) == late
@@ -266,9 +291,7 @@ async def test_a_lease_further_away_than_was_granted_has_run_out(store: Store, w
     await world.advance(-50 * LEASE_S)
     await store.renew(witness, LEASE_S)  # its own was too far away: a new unbroken time begins
     assert await store.bury(witness, LEASE_S) == []
-    for _ in range(2):
-        await world.advance(0.6 * LEASE_S)
-        await store.renew(witness, LEASE_S)
+    await world.keep_alive(witness)
     assert await store.bury(witness, LEASE_S) == [stale]
 
 

@@ -32,7 +32,7 @@ from runtime.core.task import (
     TaskFilter,
 )
 from runtime.errors import NoriaError
-from tests.contract.world import ALL, LEASE_S
+from tests.contract.world import ALL
 from tests.support.factories import band_key, error, new_id, new_task
 
 if TYPE_CHECKING:
@@ -41,10 +41,12 @@ if TYPE_CHECKING:
     from runtime.core.task import Claim
     from tests.contract.world import World
 
-# Time passes in multiples of 30 s; nothing that is waited for is one (remainders 10 and 20).
+# Time passes in multiples of 30 s; nothing that is waited for is one (remainders 10 and 20; of the
+# 110 s of a lease 80 and 50 left are in time, 20 left are not).
 TICKS_S: Final = (30.0, 90.0, 900.0)
 DELAY_S: Final = 50.0
 EXPIRY_S: Final = 160.0
+LEASE_S: Final = 110.0
 KEPT_S: Final = 100.0
 KEYS_KEPT_S: Final = 200.0
 SINCE_S: Final = 45.0
@@ -367,6 +369,26 @@ class Simple:
         return act
 
 
+@dataclass(frozen=True)
+class Death:
+    """A member's lease runs out while the others keep theirs, and each of these tries to bury it."""
+
+    member: int
+
+    def plan(self, cast: Cast) -> Action:
+        async def act(side: Side) -> object:
+            store, doomed = side.world.store, side.members[self.member % len(side.members)]
+            nodes = [node for node in await store.nodes() if node.state not in {"left", "dead"}]
+            others = sorted(node.incarnation for node in nodes if node.incarnation != doomed)
+            for _ in range(5):
+                for other in others:
+                    await store.renew(other, LEASE_S)
+                await side.world.advance(TICKS_S[0])
+            return [sorted(map(side.members.index, await store.bury(other, LEASE_S))) for other in others]
+
+        return act
+
+
 async def forgotten(side: Side) -> int:
     gone = 0
     while count := await side.world.store.forget(
@@ -376,7 +398,7 @@ async def forgotten(side: Side) -> int:
     return gone
 
 
-Operation = Accept | ClaimOffers | Pull | Settle | Repair | Control | Matching | Tell | Simple
+Operation = Accept | ClaimOffers | Pull | Settle | Repair | Control | Matching | Tell | Simple | Death
 
 
 # -- what is compared --------------------------------------------------------------------------------
