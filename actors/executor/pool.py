@@ -112,6 +112,7 @@ class Pool:
 
     async def _work(self) -> None:
         worker = asyncio.current_task()
+        assert worker is not None, "runs as a task"
         since_yield = 0
         while True:
             if not self._queue:
@@ -123,6 +124,7 @@ class Pool:
             run.started_s = self._now_s()
             run.deadline_s = run.started_s + run.claim.timeout_s
             self._active[run.claim.id] = run
+            worker.set_name(f"handler {run.handler.name}")  # what the watchdog names when the loop stands still
             move = await self._execute(run)
             if run.abandoned:
                 return
