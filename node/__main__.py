@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 
 from node.settings import read
-from node.wiring import run_node
+from node.wiring import run_process
 from runtime.errors import NoriaError
 
 EXIT_USAGE = 2
@@ -16,7 +15,7 @@ EXIT_USAGE = 2
 def main() -> int:
     try:
         settings = read(os.environ)
-        return asyncio.run(run_node(settings))
+        return run_process(settings)
     except NoriaError as wrong:
         print(wrong, file=sys.stderr)
         return EXIT_USAGE

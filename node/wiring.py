@@ -13,6 +13,7 @@ import logging
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -56,6 +57,7 @@ EXIT_DEAD: Final = 75
 _STALL_S: Final = 30.0
 _ASK_S: Final = 10.0
 _DRAIN_SLACK_S: Final = 10.0
+_EXIT_S: Final = 1.0  # from the end of the node to the end of its process
 
 
 @dataclass(slots=True)
@@ -163,6 +165,26 @@ async def _serve(settings: Settings, service: NodeService, stack: AsyncExitStack
 
 
 # -- one process ------------------------------------------------------------------------------------
+
+
+def run_process(settings: Settings) -> int:
+    """Run a node in a process that is nothing else. Returns the exit code, or ends the process with it.
+
+    A thread cannot be stopped: one whose handler does not return must not hold a process that has drained.
+    """
+    with asyncio.Runner() as runner:
+        code = runner.run(run_node(settings))
+        end = threading.Timer(_EXIT_S, _exit_without_threads, [code])
+        end.daemon = True
+        end.start()
+    return code
+
+
+def _exit_without_threads(code: int) -> None:
+    names = sorted(t.name for t in threading.enumerate() if not t.daemon and t is not threading.main_thread())
+    log.warning("the process ends without threads that do not return: %s", ", ".join(names))
+    logging.shutdown()
+    os._exit(code)
 
 
 async def run_node(settings: Settings) -> int:

@@ -84,13 +84,12 @@ def node(handlers_given: tuple[str, ...], **flags: str | None) -> int:
     Exit code 75: other nodes declared it dead, start it again.
     """
     settings = read(os.environ, _with_handlers(flags, handlers_given))
-    import asyncio  # noqa: PLC0415 - not needed for --help
     import traceback  # noqa: PLC0415 - not needed for --help
 
-    from node.wiring import run_node  # noqa: PLC0415 - not needed for --help
+    from node.wiring import run_process  # noqa: PLC0415 - not needed for --help
 
     try:
-        return asyncio.run(run_node(settings))
+        return run_process(settings)
     except NoriaError:
         raise
     except Exception:
