@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -13,9 +14,12 @@ from aiohttp import web
 from node.http import openapi, pages, problems, routes_bulk, routes_cluster, routes_health, routes_tasks
 from node.http.admission import Bodies
 from node.http.models import BATCH_BYTES_MAX
+from node.http.polls import LongPolls
 from node.http.route import Api, Options, Route
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from node.http.service import Service
 
 API: Final = web.AppKey("api", Api)
@@ -38,6 +42,7 @@ def make_app(service: Service, options: Options | None = None) -> web.Applicatio
         options=options,
         bodies=Bodies(options.bodies_max, options.body_bytes_max),
         start=secrets.token_hex(4),
+        long_polls=LongPolls(options.long_polls_max),
     )
     app = web.Application(middlewares=[problems.middleware], client_max_size=BATCH_BYTES_MAX)
     app[API] = api
@@ -46,6 +51,7 @@ def make_app(service: Service, options: Options | None = None) -> web.Applicatio
         if route.method == "GET" and not route.streams:
             app.router.add_route("HEAD", route.pattern, route.dispatcher(api))
     app.on_startup.append(_prepare)
+    app.cleanup_ctx.append(_watch_long_polls)
     app.on_shutdown.append(_end_streams)
     return app
 
@@ -59,6 +65,14 @@ async def _prepare(app: web.Application) -> None:
 @cache
 def _document(version: str) -> bytes:
     return orjson.dumps(openapi.document(ROUTES, version))
+
+
+async def _watch_long_polls(app: web.Application) -> AsyncIterator[None]:
+    watcher = asyncio.create_task(app[API].long_polls.watch())
+    yield
+    watcher.cancel()
+    with suppress(asyncio.CancelledError):
+        await watcher
 
 
 async def _end_streams(app: web.Application) -> None:

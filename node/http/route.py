@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from multidict import MultiMapping
 
+    from node.http.polls import LongPolls
     from node.http.service import Service
     from node.http.sse import Stream
 
@@ -54,7 +55,7 @@ class Api:
     options: Options
     bodies: Bodies
     start: str  # tells this start of the node from others, in ids of events
-    long_polls: int = 0
+    long_polls: LongPolls
     streams: set[Stream] = field(default_factory=set)
 
 

@@ -181,15 +181,7 @@ async def _visible(call: Call, task_id: UUID) -> TaskView:
 
 
 async def _long_poll(call: Call, task_id: UUID, wait_s: float) -> TaskView | None:
-    """Ends early when the node drains, and at once when too many wait already."""
-    api = call.api
-    if api.long_polls >= api.options.long_polls_max:
-        return await call.service.store.get(task_id)
-    api.long_polls += 1
-    try:
-        return await call.service.wait(task_id, wait_s)
-    finally:
-        api.long_polls -= 1
+    return await call.api.long_polls.wait(call.service, call.request, task_id, wait_s)
 
 
 _TASK: Final = Answer("The task.", schemas.Task)

@@ -98,7 +98,7 @@ class Stats(TypedDict, total=False):
     at: str
     backlog: int
     counts: Counts
-    rates: dict[str, Series]  # accepted, finished, failed
+    rates: dict[str, Series]  # accepted, succeeded, failed, cancelled
     latency_s: Percentiles  # from due to outcome
     capacity: dict[str, Room]  # async, thread, process
     lanes: list[LaneRow]

@@ -226,7 +226,7 @@ async def test_a_body_that_does_not_arrive(node: MemoryNode, monkeypatch: pytest
 
 async def test_a_long_poll_holds_no_body(http: Http, node: MemoryNode) -> None:
     posting = asyncio.create_task(http.post("/v1/tasks?wait=30", {"handler": "gate"}))
-    await until(lambda: node.api.long_polls == 1)
+    await until(lambda: len(node.api.long_polls) == 1)
     assert (node.api.bodies.count, node.api.bodies.bytes) == (0, 0)
     posting.cancel()
     await asyncio.gather(posting, return_exceptions=True)
@@ -237,7 +237,7 @@ async def test_too_many_long_polls_are_answered_at_once() -> None:
         task = await http.submit("add", {"a": 1}, delay_s=100)
         path = f"/v1/tasks/{task['id']}?wait=60"
         first = asyncio.create_task(http.get(path))
-        await until(lambda: node.api.long_polls == 1)
+        await until(lambda: len(node.api.long_polls) == 1)
         assert (await http.get(path)).json["state"] == "scheduled"
         assert not first.done()
         await http.post(f"/v1/tasks/{task['id']}/cancel")

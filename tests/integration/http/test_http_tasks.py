@@ -53,7 +53,7 @@ async def test_long_polls_are_answered_when_the_node_drains(
     posted = asyncio.create_task(
         http.post("/v1/tasks?wait=60", {"handler": "gate", "payload": {"name": "g"}})
     )
-    await until(lambda: node.api.long_polls == 4)
+    await until(lambda: len(node.api.long_polls) == 4)
     async with asyncio.timeout(10):
         await node.drain(within_s=0.0)
         for poll in [*polls, posted]:
@@ -61,6 +61,23 @@ async def test_long_polls_are_answered_when_the_node_drains(
             assert answer.status in {200, 202}
             assert answer.json["state"] in {"running", "ready"}
     assert (await http.get("/readyz")).slug == "not-ready"
+
+
+async def test_a_poll_whose_client_has_left_is_ended(
+    http: Http, gates: Gates, node: MemoryNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = await http.submit("gate")
+    stays = asyncio.create_task(http.get(f"/v1/tasks/{task['id']}", wait="60"))
+    leaves = asyncio.create_task(http.get(f"/v1/tasks/{task['id']}", wait="60"))
+    await until(lambda: len(node.api.long_polls) == 2)
+    assert node.api.long_polls.end_abandoned() == 0
+    leaves.cancel()
+    await asyncio.gather(leaves, return_exceptions=True)
+    await until(lambda: node.api.long_polls.end_abandoned() == 1)
+    await until(lambda: len(node.api.long_polls) == 1)
+    gates.opened["g"].set()
+    assert (await stays).json["state"] == "succeeded"
+    assert not [record for record in caplog.records if record.name.startswith(("node.http", "aiohttp"))]
 
 
 @pytest.mark.parametrize("wait", ["-1", "60.1", "x", "nan", "inf", ""])
