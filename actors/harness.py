@@ -33,8 +33,8 @@ from actors.bands import Bands
 from actors.executor.capacity import Capacity
 from actors.executor.messages import Refresh, Tick, Waits
 from actors.intake import Intake, spec_of
-from actors.router.messages import Submit
-from actors.supervisor import Actors, GetActors, Supervisor
+from actors.router.submitting import submit
+from actors.supervisor import Actors, GetActors, Message, Supervisor
 from actors.world import Limits, World
 from runtime.core.task import (
     AttemptView,
@@ -49,6 +49,7 @@ from runtime.core.task import (
     TaskView,
 )
 from runtime.errors import InvalidInput, WrongState
+from runtime.kernel.actor import Ref
 from runtime.kernel.clock import ManualClock
 from runtime.kernel.supervision import ChildSpec
 from runtime.kernel.system import ActorSystem
@@ -61,7 +62,7 @@ PATIENCE_S: Final = 1.0
 IDLE_WITHIN_S: Final = 30 * 86_400.0
 _LEASE_S: Final = 100 * 365 * 86_400.0  # nobody renews it
 _ASK_S: Final = 60.0
-_STRIDE_S: Final = 1.0  # a longer time without events is skipped
+_STRIDE_S: Final = 1.0
 _PAGE: Final = 500
 _LONGEST_JITTER: Final = math.nextafter(1.0, 0.0)
 _UNFINISHED: Final = (State.BLOCKED, State.SCHEDULED, State.READY, State.RUNNING)
@@ -126,6 +127,8 @@ class Harness:
     `store` makes another record, `start` is when virtual time begins (now), `tags` what the node bears.
     """
 
+    _skipped_s = _STRIDE_S  # a longer time in which nothing is due is not lived through
+
     def __init__(
         self,
         *members: Callable[..., Any],
@@ -150,6 +153,7 @@ class Harness:
         self._handles: dict[UUID, HarnessTask[Any]] = {}
         self._stack = AsyncExitStack()
         self._system: ActorSystem
+        self._supervisor: Ref[Message]
         self._world: World
         self._actors: Actors
 
@@ -161,10 +165,10 @@ class Harness:
             incarnation = await self.store.join("harness", _LEASE_S, {"tags": sorted(self._tags)})
             self._world = world = self._make_world(_first_of(self._given, opened), incarnation)
             self._system = await stack.enter_async_context(ActorSystem(self._clock))
-            supervisor = await self._system.spawn(
+            self._supervisor = await self._system.spawn(
                 ChildSpec(name="supervisor", make=lambda: Supervisor(world))
             )
-            self._actors = await supervisor.ask(GetActors(), _ASK_S)
+            self._actors = await self._supervisor.ask(GetActors(), _ASK_S)
             await self.store.set_state(incarnation, "active")
             await self._settle()
             self._stack = stack.pop_all()
@@ -205,8 +209,8 @@ class Harness:
 
         Raises InvalidInput as a node would refuse it.
         """
-        prepared = await self._world.intake.prepare([spec_of(task, created_by="harness")])
-        [answer] = await self._actors.router.ask(Submit(tuple(prepared)), _ASK_S)
+        spec = spec_of(task, created_by="harness")
+        _, [answer] = await submit(self._world, self._actors.router, [spec], _ASK_S)
         match answer:
             case Stored() | Duplicate():
                 task_id = answer.id
@@ -277,7 +281,7 @@ class Harness:
         step_s = (until_s if event_s is None else min(event_s, until_s)) - now_s
         if step_s <= 0:
             step_s = min(_STRIDE_S, until_s - now_s)
-        elif step_s > _STRIDE_S:
+        elif step_s > self._skipped_s:
             self._clock.skip(step_s)
             step_s = 0.0
         await self._clock.advance(step_s)
@@ -375,13 +379,13 @@ def _first_of(given: Resources, opened: Resources) -> Resources:
 
 
 class _Tally:
-    """Telemetry that only counts, so that a change can be noticed."""
+    """Telemetry that only counts: by name and labels' values."""
 
     def __init__(self) -> None:
-        self.totals: Counter[str] = Counter()
+        self.totals: Counter[tuple[str, ...]] = Counter()
 
     def count(self, name: str, value: float = 1, **labels: str) -> None:
-        self.totals[name] += int(value)
+        self.totals[name, *labels.values()] += int(value)
 
     def gauge(self, name: str, value: float, **labels: str) -> None: ...
 

@@ -10,10 +10,11 @@ from typing import Final
 from uuid import UUID
 
 from actors.activity import Gap, TaskEvent
-from actors.authoring.registry import HandlerDef, Kind, Registry
+from actors.authoring.registry import Kind, Registry
 from actors.executor.messages import CancelRun, ListRunning, Refresh, Waits
 from actors.intake import TaskSpec
-from actors.router.messages import AwaitEnd, Submit
+from actors.router.messages import AwaitEnd
+from actors.router.submitting import submit
 from actors.supervisor import Actors
 from actors.world import World
 from node.http.service import Submitted
@@ -54,22 +55,12 @@ class NodeService:
         return self._world.node
 
     async def submit(self, specs: Sequence[TaskSpec]) -> list[Submitted]:
-        prepared = await self._world.intake.prepare(specs, self._birth)
-        try:
-            answers = await self._actors.router.ask(
-                Submit(tuple(prepared)), _ACCEPT_S + len(prepared) / _ROWS_PER_S
-            )
-        except AskError as unanswered:
-            raise Unavailable(f"whether the tasks were stored is not known: {unanswered}") from unanswered
+        within_s = _ACCEPT_S + len(specs) / _ROWS_PER_S
+        prepared, answers = await submit(self._world, self._actors.router, specs, within_s)
         return [
             Submitted(one.task, answer, self._world.bands[one.task.band])
             for one, answer in zip(prepared, answers, strict=True)
         ]
-
-    def _birth(self, band: int, handler: HandlerDef) -> int | None:
-        known = self._world.bands[band]
-        servable = self._world.tags.issuperset(known.requires)
-        return self._world.incarnation if servable and self._world.capacity.reserve(band, handler) else None
 
     async def wait(self, task_id: UUID, timeout_s: float) -> TaskView | None:
         if timeout_s > 0 and not self.draining:

@@ -10,14 +10,16 @@ from runtime.core.task import Acceptance, TaskView
 from runtime.kernel.actor import Control, Request
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Submit(Request[list[Acceptance]]):
     """Store these durably, all or none; the answer comes after the commit.
 
-    Fails with Overloaded (nothing was done) or Unavailable (repeat it with the same ids).
+    Fails with Overloaded (nothing was done) or Unavailable (repeat it with the same ids). Once it is `taken`, what
+    was reserved for its tasks is the router's to give back; before, the sender's (see submitting.py).
     """
 
     group: tuple[Prepared, ...]
+    taken: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from actors.executor.messages import Message as ExecutorMessage
 from actors.intake import Prepared
 from actors.router.accepting import Accepted, Accepting, Group
 from actors.router.messages import AnswerAll, AwaitEnd, Look, Message, Submit, TasksEnded
+from actors.router.submitting import give_back
 from actors.router.waiters import Waiters
 from actors.world import World
 from runtime.core.task import Claim, NewTask, Stored
@@ -44,6 +45,7 @@ class Router(Behavior[Message]):
     async def receive(self, ctx: ActorContext[Message], message: Message) -> None:
         match message:
             case Submit(group):
+                message.taken = True
                 self._submit(Group(group, ctx.defer()))
             case AwaitEnd(task_id):
                 self._await_end(ctx, task_id)
@@ -63,8 +65,8 @@ class Router(Behavior[Message]):
     def _submit(self, group: Group) -> None:
         try:
             self._accepting.put(group)
-        except Overloaded as full:
-            self._give_back(group.tasks)
+        except (Overloaded, Unavailable) as full:
+            give_back(self._world, group.tasks)
             group.reply.fail(full)
 
     def _on_accepted(self, batch: Sequence[Accepted]) -> None:
@@ -74,12 +76,12 @@ class Router(Behavior[Message]):
         stored = 0
         for group, answer in batch:
             if isinstance(answer, Exception):
-                self._give_back(group.tasks)
+                give_back(self._world, group.tasks)
                 group.reply.fail(answer)
                 continue
             for prepared, acceptance in zip(group.tasks, answer, strict=True):
                 if not isinstance(acceptance, Stored):
-                    self._give_back((prepared,))
+                    give_back(self._world, (prepared,))
                     continue
                 stored += 1
                 if prepared.task.born_on is not None:
@@ -124,13 +126,6 @@ class Router(Behavior[Message]):
             trace_context=task.trace_context,
             created_by=task.created_by,
         )
-
-    def _give_back(self, tasks: Sequence[Prepared]) -> None:
-        for prepared in tasks:
-            if prepared.task.born_on is not None:
-                handler = self._world.registry.get(self._world.bands[prepared.task.band].handler)
-                if handler is not None:
-                    self._world.capacity.give_back(handler.kind)
 
     # -- waiting for the end ------------------------------------------------------------------------
 

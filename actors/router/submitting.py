@@ -1,0 +1,51 @@
+"""How a door of the node (HTTP, Harness) hands tasks to the router.
+
+Law: capacity that was reserved for a birth is given back exactly once, whoever gives up: the router once it has taken
+the tasks, this module before. A slot that leaked would be lost until the node restarts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from actors.authoring.registry import HandlerDef
+from actors.intake import Prepared, TaskSpec
+from actors.router.messages import Message, Submit
+from actors.world import World
+from runtime.core.task import Acceptance
+from runtime.errors import AskError, MailboxFull, Overloaded, Unavailable
+from runtime.kernel.actor import Ref
+
+
+async def submit(
+    world: World, router: Ref[Message], specs: Sequence[TaskSpec], timeout_s: float
+) -> tuple[list[Prepared], list[Acceptance]]:
+    """Validate and store these, all or none; the acceptances are in order.
+
+    Raises InvalidInput, Overloaded (nothing was done) or Unavailable (it may have been).
+    """
+
+    def birth(band: int, handler: HandlerDef) -> int | None:
+        serves = world.serves(world.bands[band]) is not None
+        return world.incarnation if serves and world.capacity.reserve(band, handler) else None
+
+    prepared = await world.intake.prepare(specs, birth)
+    message = Submit(tuple(prepared))
+    try:
+        return prepared, await router.ask(message, timeout_s)
+    except MailboxFull as full:
+        raise Overloaded(str(full)) from full
+    except AskError as unanswered:
+        raise Unavailable(f"whether the tasks were stored is not known: {unanswered}") from unanswered
+    finally:
+        if not message.taken:  # it was refused, or nobody waits any more and it will be dropped unread
+            give_back(world, prepared)
+
+
+def give_back(world: World, tasks: Sequence[Prepared]) -> None:
+    """Free what was reserved for those of them that were to be born running."""
+    for prepared in tasks:
+        if prepared.task.born_on is not None:
+            handler = world.registry.get(world.bands[prepared.task.band].handler)
+            if handler is not None:
+                world.capacity.give_back(handler.kind)

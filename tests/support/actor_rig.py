@@ -1,0 +1,91 @@
+"""The Harness, opened up for tests of the actors in it: faults in the record, and a look inside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from actors.harness import Harness, HarnessTask
+from actors.intake import spec_of
+from actors.router.submitting import submit
+from actors.supervisor import DrainNode
+from actors.world import Limits
+
+if TYPE_CHECKING:
+    from actors.authoring.task import Task
+    from actors.executor.messages import Drained
+    from actors.supervisor import Actors
+    from actors.world import World
+    from runtime.core.task import Acceptance
+
+T = TypeVar("T")
+
+
+class Gates:
+    """Holds bodies back: they say that they have started, and wait until they are let through."""
+
+    def __init__(self) -> None:
+        self.started: list[Any] = []
+        self._opened = asyncio.Event()
+
+    async def pass_through(self, who: Any) -> None:
+        self.started.append(who)
+        await self._opened.wait()
+
+    def open(self) -> None:
+        self._opened.set()
+
+
+class Rig(Harness):
+    """A Harness that does not wait for bodies, lives through all of time, and has a resource that holds bodies back."""
+
+    _skipped_s = float("inf")
+
+    def __init__(self, *members: Callable[..., Any], **options: Any) -> None:
+        self.gates = Gates()
+        limits = Limits(**{name: options.pop(name) for name in Limits.__slots__ if name in options})
+        resources = [self.gates, *options.pop("resources", ())]
+        super().__init__(*members, resources=resources, limits=limits, patience_s=0.01, **options)
+
+    @property
+    def world(self) -> World:
+        return self._world
+
+    @property
+    def actors(self) -> Actors:
+        return self._actors
+
+    def counted(self, *name_and_labels: str) -> int:
+        return self._tally.totals[name_and_labels]
+
+    def band_of(self, task: HarnessTask[Any]) -> int:
+        return next(band.id for band in self._world.bands if band.handler == task.handler)
+
+    def asking(self, *tasks: Task[Any]) -> asyncio.Task[list[Acceptance]]:
+        """A request on its way to the router."""
+
+        async def ask() -> list[Acceptance]:
+            return (await submit(self._world, self._actors.router, [spec_of(each) for each in tasks], 3))[1]
+
+        return asyncio.create_task(ask())
+
+    def draining(self, within_s: float) -> asyncio.Task[Drained]:
+        """The node on its way out."""
+        return asyncio.create_task(self._supervisor.ask(DrainNode(within_s), within_s + 60))
+
+    def fault(
+        self, method: str, error: Exception | None = None, *, after: bool = False
+    ) -> Callable[[], None]:
+        """From now on this method of the record raises `error`, before it does anything or after; the returned
+        function ends that.
+        """
+        real: Callable[..., Awaitable[Any]] = getattr(self.store, method)
+
+        async def faulty(*args: Any, **kwargs: Any) -> Any:
+            if after:
+                await real(*args, **kwargs)
+            raise error if error is not None else AssertionError(f"{method} is not to be called")
+
+        setattr(self.store, method, faulty)
+        return lambda: delattr(self.store, method)
