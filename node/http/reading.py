@@ -10,6 +10,7 @@ import asyncio
 import difflib
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from aiohttp.web import RequestPayloadError
 from pydantic import ValidationError
 
 from node.http.problems import ERRORS_MAX, Problem
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 
 async def read_body(request: web.Request, limit: int) -> bytes:
-    """The whole body. Raises Problem: too-large, unsupported-media-type, request-timeout."""
+    """The whole body. Raises Problem: too-large, unsupported-media-type, request-timeout, bad-request."""
     if request.content_type != "application/json":
         raise Problem(
             "unsupported-media-type", f"send Content-Type: application/json, not {_type_of(request)}"
@@ -50,6 +51,8 @@ async def read_body(request: web.Request, limit: int) -> bytes:
             return await _collect(stream.iter_any(), limit)
     except TimeoutError:
         raise Problem("request-timeout", f"the body took longer than {BODY_TIMEOUT_S:.0f} s") from None
+    except (ConnectionError, RequestPayloadError) as broken:
+        raise Problem("bad-request", f"the body broke off or is badly framed: {broken}") from None
 
 
 async def _collect(chunks: AsyncIterator[bytes], limit: int) -> bytes:
