@@ -24,9 +24,9 @@ from node.client.errors import ClientError, ServerFault
 from node.client.handle import Decoder, TaskHandle, raise_if_unsuccessful
 from node.client.operations import Operations
 from node.client.retry import RetryPolicy
-from node.client.submitting import BATCHES_AT_ONCE, Batches, Request
+from node.client.submitting import Batches, Request
 from node.client.transport import Repeat, Transport, read_json
-from node.client.waiting import LONG_POLL_S, POLLS_AT_ONCE, as_ended, bounded, seconds, wait_final
+from node.client.waiting import GRACE_S, LONG_POLL_S, POLLS_AT_ONCE, as_ended, bounded, seconds, wait_final
 from runtime.core.task import Codec
 
 if TYPE_CHECKING:
@@ -137,9 +137,9 @@ class Client(Operations):
         is stored whole or not at all. The first error ends the call after what is under way; its `handles` says
         what is stored.
         """
-        batches = Batches(self._transport, (_of_item(item) for item in work), auto_keys=self._auto_keys)
+        batches = self._batches(work)
         try:
-            await batches.send(BATCHES_AT_ONCE)
+            await batches.send()
         except ClientError as exc:
             exc.handles = self._handles(batches)
             raise
@@ -210,7 +210,7 @@ class Client(Operations):
     async def _submit(
         self, work: Task[Any] | str, payload: Mapping[str, Any] | None, options: Mapping[str, Any]
     ) -> TaskHandle[Any]:
-        return await self._post(request_of(work, payload, options), wait_s=0.0)
+        return await self._post(request_of(work, payload, options))
 
     async def _call(
         self, work: Task[Any] | str, payload: Mapping[str, Any] | None, timeout_s: float | None
@@ -218,10 +218,13 @@ class Client(Operations):
         clock = asyncio.get_running_loop().time
         deadline_s = None if timeout_s is None else clock() + timeout_s
         wait_s = LONG_POLL_S if timeout_s is None else max(min(timeout_s, LONG_POLL_S), 0.0)
-        handle = await self._post(request_of(work, payload), wait_s=wait_s)
+        within_s = None if timeout_s is None else timeout_s + GRACE_S
+        handle = await self._post(request_of(work, payload), wait_s=wait_s, within_s=within_s)
         return await handle.result(None if deadline_s is None else max(deadline_s - clock(), 0.0))
 
-    async def _post(self, request: Request, wait_s: float) -> TaskHandle[Any]:
+    async def _post(
+        self, request: Request, *, wait_s: float = 0.0, within_s: float | None = None
+    ) -> TaskHandle[Any]:
         fields, decode = request
         own_key = "idempotency_key" in fields
         if not own_key and self._auto_keys:
@@ -232,6 +235,7 @@ class Client(Operations):
             params={"wait": seconds(wait_s)} if wait_s > 0 else None,
             body=encode(fields),
             wait_s=wait_s,
+            within_s=within_s,
             repeat=Repeat.ALWAYS if "idempotency_key" in fields else Repeat.IF_UNDONE,
         )
         raw = answer.json()
@@ -240,6 +244,9 @@ class Client(Operations):
         handle = TaskHandle[Any](self, raw["id"], decode, duplicate=own_key and bool(raw.get("duplicate")))
         handle.seen = raw
         return handle
+
+    def _batches(self, work: Iterable[Task[Any] | Named]) -> Batches:
+        return Batches(self._transport, (_of_item(item) for item in work), auto_keys=self._auto_keys)
 
     def _handles(self, batches: Batches) -> list[TaskHandle[Any] | None]:
         handles: list[TaskHandle[Any] | None] = [None] * len(batches.decoders)
@@ -267,7 +274,9 @@ class Client(Operations):
 
 
 def _of_item(item: Task[Any] | Named) -> Request:
-    return request_of(*item) if isinstance(item, tuple) else request_of(item)
+    if isinstance(item, tuple):
+        return request_of(item[0], item[1], item[2] if len(item) == 3 else None)
+    return request_of(item)
 
 
 def _as_json(value: object) -> bytes:

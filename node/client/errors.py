@@ -14,7 +14,6 @@ from runtime.errors import InvalidInput, NoriaError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from node.client.handle import TaskHandle
 
 SLUG_PREFIX = "urn:noria:error:"
 
@@ -30,7 +29,7 @@ class ClientError(NoriaError):
         self.detail = detail
         self.status = status
         self.slug = slug
-        self.handles: Sequence[TaskHandle[Any] | None] = ()
+        self.handles: Sequence[Any] = ()  # of TaskHandle, or of SyncTaskHandle
 
 
 # -- fix the request; repeating it changes nothing --------------------------------------------------
@@ -187,7 +186,8 @@ def from_problem(
     if status == 413:
         return TooLarge(detail, status=status, slug=slug)
     if status in {429, 503}:
-        return Overloaded(detail, retry_after_s=retry_after_s or 1.0, status=status, slug=slug)
+        advice_s = 1.0 if retry_after_s is None else retry_after_s
+        return Overloaded(detail, retry_after_s=advice_s, status=status, slug=slug)
     return ServerFault(detail, status=status, slug=slug)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -19,7 +20,7 @@ from node.client.handle import Decoder
 from node.client.transport import Repeat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
 
     from node.client.transport import Answer, Transport
 
@@ -41,7 +42,7 @@ class Batches:
         self.stored: dict[int, list[dict[str, Any]]] = {}  # first index of a batch -> its answers
         self.own_keys: set[int] = set()
 
-    async def send(self, at_once: int = BATCHES_AT_ONCE) -> None:
+    async def send(self) -> None:
         """Raises the first error, after the batches under way have ended; no further batch is sent then."""
         queue = chunks(self._encoded())
         failures: list[BaseException] = []
@@ -54,7 +55,7 @@ class Batches:
                 failures.append(exc)
                 raise
 
-        senders = [asyncio.ensure_future(sender()) for _ in range(at_once)]
+        senders = [asyncio.ensure_future(sender()) for _ in range(BATCHES_AT_ONCE)]
         try:
             await asyncio.wait(senders)
         except asyncio.CancelledError:
@@ -65,6 +66,24 @@ class Batches:
         await asyncio.gather(*senders, return_exceptions=True)
         if failures:
             raise failures[0]
+
+    def send_from_thread(self, start: Callable[[Coroutine[Any, Any, None]], Future[None]]) -> None:
+        """As `send`, for a thread without a loop: the requests are read and encoded here, `start` runs what waits.
+
+        They may come from a database cursor of this very thread.
+        """
+        under_way: set[Future[None]] = set()
+        try:
+            for chunk in chunks(self._encoded()):
+                under_way.add(start(self._send(chunk)))
+                if len(under_way) >= BATCHES_AT_ONCE:
+                    ended, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                    for future in ended:
+                        future.result()
+        finally:
+            wait(under_way)
+        for future in under_way:
+            future.result()
 
     def _encoded(self) -> Iterator[bytes]:
         prefix = fresh_key()

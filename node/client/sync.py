@@ -11,11 +11,12 @@ import asyncio
 import os
 import threading
 import weakref
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, cast, overload
 
 from node.client.client import Client
+from node.client.errors import ClientError
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 
     from actors.authoring.task import Task, TaskOptions
     from node.client.client import Named
-    from node.client.errors import ClientError
     from node.client.filters import Filter
     from node.client.handle import TaskHandle
     from node.client.models import AttemptInfo, Changed, TaskEvent, TaskInfo
     from node.client.operations import TaskPage
+    from node.client.submitting import Batches
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -169,8 +170,18 @@ class SyncClient:
     @overload
     def submit_many(self, work: Iterable[Task[Any] | Named], /) -> list[SyncTaskHandle[Any]]: ...
     def submit_many(self, work: Iterable[Task[Any] | Named], /) -> list[SyncTaskHandle[Any]]:
-        """As Client.submit_many; `work` is iterated in the background thread."""
-        return [SyncTaskHandle(self, handle) for handle in self._run(self._client.submit_many(work))]
+        """As Client.submit_many; `work` is iterated in this thread, so it may be a cursor or a queryset."""
+        batches = self._client._batches(work)  # noqa: SLF001 - its twin
+        try:
+            batches.send_from_thread(self._thread.start)
+        except ClientError as exc:
+            exc.handles = self._outer(batches)
+            raise
+        return [handle for handle in self._outer(batches) if handle is not None]
+
+    def _outer(self, batches: Batches) -> list[SyncTaskHandle[Any] | None]:
+        handles = self._client._handles(batches)  # noqa: SLF001 - its twin
+        return [None if handle is None else SyncTaskHandle(self, handle) for handle in handles]
 
     def handle(self, task_id: str, *, like: Task[R] | None = None) -> SyncTaskHandle[R]:
         return SyncTaskHandle(self, self._client.handle(task_id, like=like))
@@ -309,8 +320,11 @@ class _LoopThread:
         self._thread: threading.Thread | None = None
         self._pid = 0
 
+    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._started())
+
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._started())
+        future = self.start(work)
         try:
             return future.result()
         except BaseException:  # also KeyboardInterrupt, while the work goes on

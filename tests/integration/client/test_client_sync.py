@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import signal
@@ -15,12 +16,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from actors import task
-from node.client import Client, NotFound, SyncClient, SyncTaskHandle, TaskFailed, TaskHandle, WaitTimeout
+from node.client import (
+    Client,
+    InvalidTask,
+    NotFound,
+    SyncClient,
+    SyncTaskHandle,
+    TaskFailed,
+    TaskHandle,
+    WaitTimeout,
+)
 from tests.support.client_handlers import LATER, REGISTRY, Page, add, fail, page
 from tests.support.threaded_node import threaded_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from actors import TaskOptions
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +81,34 @@ def test_many(client: SyncClient) -> None:
     assert isinstance(met, TaskFailed)
     assert failed.id in {info.id for info in client.dead()}
     assert [info.id for info in client.tasks(limit=1)] == [failed.id]
+
+
+def test_many_are_read_in_the_callers_thread(client: SyncClient) -> None:
+    """A queryset of Django belongs to its thread, and refuses to be read where an event loop runs."""
+    here = threading.get_ident()
+
+    def work() -> Iterator[tuple[str, dict[str, Any], TaskOptions]]:
+        for n in range(6_000):
+            assert threading.get_ident() == here
+            with pytest.raises(RuntimeError):
+                asyncio.get_running_loop()
+            yield "add", {"a": n}, {"run_at": LATER}
+
+    handles = client.submit_many(work())
+    assert len({t.id for t in handles}) == 6_000
+    listed = [info.id for info in client.tasks(limit=6_000)]
+    assert sorted(listed) == sorted(t.id for t in handles)
+
+
+def test_many_with_a_wrong_one_tell_what_is_stored(client: SyncClient) -> None:
+    wrong: list[tuple[str, dict[str, Any]]] = [("add", {"a": n}) for n in range(2_600)]
+    wrong[2_555] = ("add", {"b": 1})
+    with pytest.raises(InvalidTask) as caught:
+        client.submit_many(wrong)
+    assert caught.value.errors[0][0] == "#/tasks/2555/payload/a"
+    assert [type(t) for t in caught.value.handles] == [SyncTaskHandle] * 2_500 + [type(None)] * 100
+    with pytest.raises(InvalidTask):
+        client.submit_many([("echo", {"value": {1}})])
 
 
 def test_events_are_an_iterator_that_ends_when_it_is_left(client: SyncClient) -> None:
