@@ -52,7 +52,7 @@ async def test_cancel_matching_ends_what_waits_and_asks_what_runs(
         State.SUCCEEDED,
     ]
     assert await store.cancel_requests(me) == [(running, 1)]
-    assert (await store.cancel_matching(TaskFilter(), ALL))[1] == 0
+    assert await store.cancel_matching(TaskFilter(), ALL) == (0, 0)
 
 
 async def test_cancel_matching_takes_only_what_matches(store: Store, world: World, me: int) -> None:
@@ -155,31 +155,64 @@ async def test_purge_deletes_the_attempts_too(store: Store, world: World, band: 
 # -- limits ------------------------------------------------------------------------------------------
 
 
+WORKFLOW = new_id()
+NARROW = {
+    "everything": TaskFilter(),
+    "handler": TaskFilter(handler="echo"),
+    "tenant": TaskFilter(tenant="default"),
+    "workflow": TaskFilter(workflow_id=WORKFLOW),
+    "actor key": TaskFilter(actor_key="42"),
+    "tenant's actor key": TaskFilter(tenant="default", actor_key="42"),
+    "states": TaskFilter(states=(State.READY, State.RUNNING, State.FAILED)),
+}
+
+
+@pytest.mark.parametrize("which", NARROW.values(), ids=NARROW)
 @pytest.mark.parametrize("name", ["cancel", "replay", "purge"])
 async def test_small_limits_reach_everything_that_matches(
-    world: World, band: Band, me: int, name: str
+    world: World, band: Band, me: int, name: str, which: TaskFilter
 ) -> None:
     store = world.store
     operation: Operation = getattr(store, f"{name}_matching")
+    narrow = {"workflow_id": WORKFLOW, "actor_type": "account", "actor_key": "42"}
     if name == "cancel":  # what runs and was asked before must not stand in the way of the rest
-        ids = [(await world.start(band, me)).id for _ in range(4)]
-        ids += [(await world.submit(band)).id for _ in range(5)]
+        ids = [(await world.submit(band, **narrow)).id for _ in range(5)]
+        ids += [(await world.start(band, me, **narrow)).id for _ in range(4)]
     else:
-        ids = [(await world.end(band, me, failed())).id for _ in range(9)]
+        ids = [(await world.end(band, me, failed(), **narrow)).id for _ in range(9)]
     changed: list[int] = []
-    while (count := (await operation(TaskFilter(), 2))[1]) and len(changed) < 20:
+    while (count := (await operation(which, 2))[1]) and len(changed) < 20:
         changed.append(count)
     assert sum(changed) == 9
     assert max(changed) == 2
+    assert await operation(which, 2, dry_run=True) == (0, 0)
     views = {view.id: view for view in await store.get_many(ids)}
     match name:
         case "cancel":
             assert len(await store.cancel_requests(me)) == 4
-            assert [views[task_id].state for task_id in ids[4:]] == [State.CANCELLED] * 5
+            assert [views[task_id].state for task_id in ids[:5]] == [State.CANCELLED] * 5
         case "replay":
             assert [view.state for view in views.values()] == [State.READY] * 9
         case _:
             assert views == {}
+
+
+async def test_who_was_asked_to_cancel_matches_no_more(
+    store: Store, world: World, band: Band, me: int
+) -> None:
+    claim = await world.start(band, me, idempotency_key="k", digest=b"d" * 32, actor_type="a", actor_key="42")
+    await store.cancel(claim.id)
+    for which in (
+        TaskFilter(),
+        TaskFilter(ids=(claim.id,)),
+        TaskFilter(idempotency_key="k"),
+        TaskFilter(tenant="default", idempotency_key="k"),
+        TaskFilter(tenant="default", actor_key="42"),
+        TaskFilter(states=(State.RUNNING,)),
+        TaskFilter(handler="echo"),
+    ):
+        assert await store.cancel_matching(which, ALL, dry_run=True) == (0, 0), which
+        assert await store.cancel_matching(which, ALL) == (0, 0), which
 
 
 @pytest.mark.parametrize("name", ["cancel", "replay", "purge"])
