@@ -27,7 +27,7 @@ from runtime.kernel.supervision import ChildSpec
 
 log = logging.getLogger(__name__)
 
-_SETTLE_S: Final = 5.0  # for the last commits, beyond the drain's own time
+_SETTLE_S: Final = 8.0  # beyond the drain's own time: for bodies that do not stop, and the last commits
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +115,10 @@ class Supervisor(Behavior[Message]):
         assert self._actors is not None, "children are started before the first message"
         self._actors.router.tell(AnswerAll())
         await self._mark("draining")
-        drained = await self._actors.executor.ask(Drain(within_s), timeout_s=within_s + _SETTLE_S)
-        await self._mark("left")
-        return drained
+        try:
+            return await self._actors.executor.ask(Drain(within_s), timeout_s=within_s + _SETTLE_S)
+        finally:
+            await self._mark("left")  # also with a body that does not end: leaving is nobody's crash
 
     async def _mark(self, state: str) -> None:
         try:

@@ -31,8 +31,9 @@ class Capacity:
         self.paused: frozenset[str] = frozenset()
 
     def reset(self) -> None:
-        """Nothing is taken (a new executor has nothing in hand)."""
+        """Nothing is taken (a new executor has nothing in hand, and isolates nobody)."""
         self._taken = dict.fromkeys(self._limits, 0)
+        self.open("isolation")
 
     # -- room ---------------------------------------------------------------------------------------
 

@@ -82,7 +82,7 @@ class Executor(Behavior[Message]):
         self._ended = ended
         self._runs: dict[UUID, Run] = {}  # in hand: queued, running, or waiting to be settled
         self._claiming = Claiming(world)
-        self._suspects = Suspects(world.capacity)
+        self._suspects = Suspects(world.capacity, self._serves)
         self._reporter = Reporter(world)
         self._housekeeping = Housekeeping(world, self._knows, self._cancel)
         self._settler = Settler(world.store, world.incarnation, world.clock, self._on_settled)
@@ -106,10 +106,13 @@ class Executor(Behavior[Message]):
 
     async def stopped(self, ctx: ActorContext[Message], reason: object) -> None:
         for pool in self._pools.values():
-            await pool.close()
+            self._withdraw(pool)
+        await asyncio.gather(*(pool.close() for pool in self._pools.values()))
         self._threads.close()
         await self._processes.close()
-        await self._settler.close()  # what has ended is committed, also by a life that failed
+        await (
+            self._settler.close()
+        )  # what was in hand is committed or handed back, also by a life that failed
 
     async def receive(self, ctx: ActorContext[Message], message: Message) -> None:
         match message:
@@ -221,6 +224,12 @@ class Executor(Behavior[Message]):
         else:
             self._pools[handler.kind].put(run)
 
+    def _serves(self, band_id: int) -> bool:
+        band = self._world.bands.get(band_id)
+        if band is None or band.handler in self._world.capacity.paused:
+            return False
+        return self._world.serves(band) is not None
+
     def _handler_of(self, claim: Claim) -> HandlerDef:
         handler = self._world.registry.get(self._world.bands[claim.band].handler)
         assert handler is not None, "only bands that this node serves are claimed or born"
@@ -251,22 +260,25 @@ class Executor(Behavior[Message]):
 
     async def _attempt(self, run: Run) -> Move:
         self._reporter.started(run)
+        children: tuple[NewTask, ...] = ()
         try:
             ended = await self._body(run)
             tasks = run.context.close()
-            children = await self._children(run, tasks) if tasks and isinstance(ended, Returned) else ()
+            if tasks and isinstance(ended, Returned):
+                children = await self._children(run, tasks)
         except InvalidInput as refused:  # a child that would not be accepted
-            return move_of(run, Raised(describe(refused), final=True), self._world.jitter())
+            ended = Raised(describe(refused), final=True)
         except asyncio.CancelledError:
-            worker = run.worker
-            if run.stop is None and worker is not None and worker.cancelling():
-                raise  # the pool closes
-            while worker is not None and worker.cancelling():
-                worker.uncancel()
+            if run.stop is None and run.worker is not None and run.worker.cancelling():
+                raise  # the loop closes
             return move_when_stopped(run, self._world.jitter())
         except Exception as error:
             log.exception("running %s failed outside its body", run.handler.name)
-            ended, children = raised(run.handler, error), ()
+            ended = raised(run.handler, error)
+        if run.stop is not None and not isinstance(ended, Returned):
+            return move_when_stopped(
+                run, self._world.jitter()
+            )  # what it raises on its way out is not why it ends
         return move_of(run, ended, self._world.jitter(), children)
 
     async def _body(self, run: Run) -> Ended:
@@ -356,9 +368,13 @@ class Executor(Behavior[Message]):
         self._world.capacity.close("drain")
         self._draining = _Draining(reply, self._world.clock.now_s() + within_s)
         for pool in self._pools.values():
-            for run in pool.withdraw():
-                self._on_ended(run, decisions.after_release(run.claim))
+            self._withdraw(pool)
         self._finish_drain()
+
+    def _withdraw(self, pool: Pool) -> None:
+        """Hand back what has not started."""
+        for run in pool.withdraw():
+            self._on_ended(run, decisions.after_release(run.claim))
 
     def _finish_drain(self) -> None:
         if self._draining is not None and not self._runs and not self._pulling:
@@ -373,7 +389,8 @@ class Executor(Behavior[Message]):
             pool.check_deadlines()
         while self._due and self._due[0][0] <= now_s:
             self._on_waits((heapq.heappop(self._due)[1],))
-        if not self._pulling and (take := self._suspects.next_take(now_s)) is not None:
+        idle = not self._pulling and self._draining is None
+        if idle and (take := self._suspects.next_take(now_s)) is not None:
             self._send_pull([take], alone=True)
         if self._draining is not None:
             if now_s >= self._draining.until_s:

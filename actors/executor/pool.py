@@ -41,6 +41,7 @@ class Pool:
         self._idle: deque[asyncio.Future[None]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._active: dict[UUID, Run] = {}
+        self._closed = False
 
     @property
     def active(self) -> list[Run]:
@@ -124,12 +125,18 @@ class Pool:
             run.started_s = self._now_s()
             run.deadline_s = run.started_s + run.claim.timeout_s
             self._active[run.claim.id] = run
-            worker.set_name(f"handler {run.handler.name}")  # what the watchdog names when the loop stands still
+            worker.set_name(
+                f"handler {run.handler.name}"
+            )  # what the watchdog names when the loop stands still
             move = await self._execute(run)
             if run.abandoned:
                 return
             del self._active[run.claim.id]
             self._ended(run, move)
+            if self._closed:
+                return
+            while worker.cancelling():  # what stopped this body is nothing to the next
+                worker.uncancel()
             since_yield += 1
             if since_yield >= _RUNS_BEFORE_YIELD:
                 since_yield = 0
@@ -146,8 +153,13 @@ class Pool:
             raise
 
     async def close(self) -> None:
-        """End all workers now; bodies that run are cancelled and their ends not reported."""
+        """End all workers now. Bodies that run are stopped as by a drain, and their ends reported."""
+        self._closed = True
         workers = list(self._workers)
+        at_work = {run.worker for run in self.active}
+        for run in self.active:
+            self.stop(run, Stop.DRAIN)
         for worker in workers:
-            worker.cancel()
+            if worker not in at_work:
+                worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)

@@ -32,7 +32,7 @@ class Processes:
 
     async def run(self, run: Run) -> Ended:
         """Run one body in a child. On cancellation the child is killed."""
-        child = self._idle.pop() if self._idle else await self._start()
+        child = self._take_idle() or await self._start()
         self._busy.add(child)
         try:
             ended = await self._converse(child, run)
@@ -44,6 +44,14 @@ class Processes:
         if child.returncode is None:
             self._idle.append(child)
         return ended
+
+    def _take_idle(self) -> Process | None:
+        """One that has not died meanwhile: that would be no crash of the task that it gets."""
+        while self._idle:
+            child = self._idle.pop()
+            if child.returncode is None:
+                return child
+        return None
 
     async def close(self) -> None:
         children, self._idle = [*self._idle, *self._busy], []

@@ -25,6 +25,7 @@ _FLUSHERS: Final = 2
 _WAITING_MAX: Final = 1_000_000  # never reached: claims bound it
 _REPEAT_FIRST_S: Final = 0.1
 _REPEAT_MAX_S: Final = 2.0
+_TRIES_ALONE: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +67,31 @@ class Settler:
 
     async def _flush(self, items: list[tuple[Run, Move]]) -> Sequence[Verdict]:
         settlements = [Settlement(r.claim.id, r.claim.attempt, self._incarnation, move) for r, move in items]
+        try:
+            return await self._settle(settlements)
+        except Exception:
+            log.exception("settling %d attempts failed in a way that nobody has foreseen", len(items))
+        return [verdict for each in settlements for verdict in await self._settle_alone(each)]
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> Sequence[Verdict]:
         delay_s = _REPEAT_FIRST_S
         while True:
             try:
                 return await self._store.settle(settlements)
             except Unavailable as away:
-                log.warning("%d outcomes wait for the record: %s", len(items), away)
+                log.warning("%d outcomes wait for the record: %s", len(settlements), away)
             await self._clock.sleep(delay_s)
             delay_s = min(_REPEAT_MAX_S, delay_s * 2)
+
+    async def _settle_alone(self, settlement: Settlement) -> Sequence[Verdict]:
+        """One that nothing is known of but that settling it fails; its neighbours must not wait for it for ever."""
+        for _ in range(_TRIES_ALONE):
+            try:
+                return await self._settle([settlement])
+            except Exception:
+                log.exception("settling %s alone failed", settlement.id)
+            await self._clock.sleep(_REPEAT_MAX_S)
+        return [Verdict.REFUSED]
 
     def _done(self, batch: Sequence[tuple[tuple[Run, Move], Verdict | Exception]]) -> None:
         settled = []

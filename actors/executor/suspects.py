@@ -7,7 +7,7 @@ work gets its turn.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from actors.executor.capacity import Capacity
@@ -18,8 +18,11 @@ _REASON: Final = "isolation"
 
 
 class Suspects:
-    def __init__(self, capacity: Capacity) -> None:
+    """`serves` says whether this node may run a band now; who may not is left to others, or to the next census."""
+
+    def __init__(self, capacity: Capacity, serves: Callable[[int], bool]) -> None:
         self._capacity = capacity
+        self._serves = serves
         self._bands: list[int] = []  # positive ids, in turn
         self._isolating = False
         self._asked = False
@@ -30,7 +33,12 @@ class Suspects:
 
     def next_take(self, now_s: float) -> Take | None:
         """Called often: closes the node when suspects wait, and says what to pull once it is empty."""
-        if not self._bands or self._asked or now_s < self._not_before_s:
+        if self._asked or now_s < self._not_before_s:
+            return None
+        self._bands = [band for band in self._bands if self._serves(band)]
+        if not self._bands:
+            if self._isolating:
+                self.over(now_s)
             return None
         if not self._isolating:
             self._isolating = True

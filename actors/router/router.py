@@ -34,6 +34,7 @@ class Router(Behavior[Message]):
         self._executor = executor
         self._accepting = Accepting(world.store, world.limits.accept_waiting_max, self._on_accepted)
         self._waiters = Waiters(world.limits.waiters_max)
+        self._draining = False
 
     async def started(self, ctx: ActorContext[Message]) -> None:
         self._detach = ctx.detach
@@ -52,6 +53,7 @@ class Router(Behavior[Message]):
             case TasksEnded(task_ids):
                 self._look_at(self._waiters.wanted(task_ids))
             case AnswerAll():
+                self._draining = True
                 self._detach(self._answer_all())
             case Look():
                 self._waiters.forget_answered()
@@ -136,7 +138,7 @@ class Router(Behavior[Message]):
         except Overloaded as full:
             reply.fail(full)
             return
-        self._detach(self._first_look(task_id))
+        self._detach(self._answer_all() if self._draining else self._first_look(task_id))
 
     async def _first_look(self, task_id: UUID) -> None:
         """It may be final already, or not exist: registered first and read then, so nothing is missed."""
@@ -161,9 +163,12 @@ class Router(Behavior[Message]):
             log.debug("looking for ended tasks: the record is away: %s", away)
 
     async def _answer_all(self) -> None:
+        ids = self._waiters.ids
         try:
-            for view in await self._world.store.get_many(self._waiters.ids):
-                self._waiters.answer(view.id, view)
-        except Unavailable:
-            for task_id in self._waiters.ids:
-                self._waiters.answer(task_id, None)
+            views = {view.id: view for view in await self._world.store.get_many(ids)}
+        except Unavailable as away:
+            for task_id in ids:
+                self._waiters.fail(task_id, away)
+            return
+        for task_id in ids:
+            self._waiters.answer(task_id, views.get(task_id))

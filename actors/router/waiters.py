@@ -33,10 +33,18 @@ class Waiters:
         return [task_id for task_id in ids if task_id in self._replies]
 
     def answer(self, task_id: UUID, view: TaskView | None) -> None:
+        for reply in self._take(task_id):
+            reply.send(view)
+
+    def fail(self, task_id: UUID, error: Exception) -> None:
+        for reply in self._take(task_id):
+            if reply.waiting:
+                reply.fail(error)
+
+    def _take(self, task_id: UUID) -> list[Reply[TaskView | None]]:
         replies = self._replies.pop(task_id, [])
         self._count -= len(replies)
-        for reply in replies:
-            reply.send(view)
+        return replies
 
     def forget_answered(self) -> None:
         """Drop those whose asker has given up."""

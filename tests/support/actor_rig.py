@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.harness import Harness, HarnessTask
@@ -55,6 +56,9 @@ class Rig(Harness):
     @property
     def actors(self) -> Actors:
         return self._actors
+
+    def at(self, in_s: float) -> datetime:
+        return self.now + timedelta(seconds=in_s)
 
     def counted(self, *name_and_labels: str) -> int:
         return self._tally.totals[name_and_labels]
