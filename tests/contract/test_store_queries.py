@@ -175,6 +175,25 @@ async def test_a_list_has_everything_but_results(store: Store, world: World, ban
                 assert getattr(view, each.name) == getattr(full, each.name), each.name
 
 
+async def test_a_rare_task_below_many_others_is_found(
+    store: Store, world: World, band: Band, me: int
+) -> None:
+    rare = await world.band("rare")
+    failure = await world.end(rare, me, failed(error=error(type="KeyError")))
+    wanted = await world.submit(rare, delay_s=60)
+    running = await world.start(rare, me)
+    for _ in range(8):
+        await store.accept([[new_task(band) for _ in range(500)]])
+    await world.pull(band, me, 300)
+    expected = newest_first([failure.id, wanted.id, running.id])
+    assert await listed(store, TaskFilter(handler="rare"), limit=2) == expected
+    assert await listed(store, TaskFilter(states=(State.SCHEDULED,)), limit=2) == [wanted.id]
+    assert await listed(store, TaskFilter(error_type="KeyError"), limit=2) == [failure.id]
+    assert await store.cancel_matching(TaskFilter(handler="rare"), 2, dry_run=True) == (2, 0)
+    assert await store.cancel_matching(TaskFilter(handler="rare"), 2) == (2, 2)
+    assert await store.replay_matching(TaskFilter(handler="rare", states=(State.FAILED,)), 2) == (1, 1)
+
+
 class Crowd:
     """Tasks that differ in everything a filter can ask for."""
 
