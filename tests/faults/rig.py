@@ -139,6 +139,18 @@ class Node:
         self._rig.note(key, json.dumps(body, sort_keys=True), answer)
         return answer
 
+    def post_batch(self, tasks: list[dict[str, Any]], *, timeout_s: float = ANSWER_S) -> Answer:
+        """Submit many and note what each came to."""
+        answer = self.ask("POST", "/v1/tasks/batch", {"tasks": tasks}, timeout_s=timeout_s)
+        found = answer.body["tasks"] if answer.status in {200, 202} else [None] * len(tasks)
+        for task, one in zip(tasks, found, strict=True):
+            request = dict(task)
+            key = request.pop("idempotency_key", None)
+            self._rig.note(
+                key, json.dumps(request, sort_keys=True), Answer(answer.status, answer.headers, one)
+            )
+        return answer
+
     def accepted(self, handler: str, *, key: str | None = None, **fields: Any) -> str:
         """The id of a task that must be accepted."""
         answer = self.post(handler, key=key, **fields)
