@@ -120,6 +120,11 @@ class Session:
     def reusable(self) -> bool:
         return not self.connection.is_closed() and not self.connection.is_in_transaction()
 
+    def reusable_after(self, error: BaseException) -> bool:
+        """Not when cancelled in the middle, nor when the driver has lost its thread."""
+        lost = isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError)
+        return isinstance(error, Exception) and not lost and self.reusable
+
 
 class Line:
     """Up to `size` connections for one duty, dialled when needed, handed out in turn."""
@@ -151,15 +156,18 @@ class Line:
         """For at most the line's time, and a little more for many rows. Raises Unavailable, Overloaded."""
         with translated():
             async with asyncio.timeout(self.time_for(rows)) as limit:
-                session = await self._take()
                 try:
-                    yield session
-                except BaseException as error:
-                    if limit.expired():
+                    session = await self._take()
+                    try:
+                        yield session
+                    except BaseException as error:
+                        self._give_back(session, keep=session.reusable_after(error))
+                        raise
+                    self._give_back(session, keep=session.reusable)
+                except asyncio.CancelledError:
+                    if limit.expired() and not self._busy:
                         self._went_away(Unavailable("PostgreSQL does not answer"))
-                    self._give_back(session, keep=isinstance(error, Exception) and session.reusable)
                     raise
-                self._give_back(session, keep=session.reusable)
 
     async def fetch(self, query: Query, *values: Any, rows: int = 0) -> list[asyncpg.Record]:
         """One statement that may be repeated: it changes nothing, or the same again changes nothing more."""
@@ -190,6 +198,11 @@ class Line:
             session.connection.terminate()
         await asyncio.gather(*map(_closed, self._idle))
         self._idle.clear()
+
+    def dial_all(self) -> None:
+        """So that the first who ask need not wait for it."""
+        for _ in range(self._size):
+            self._dial_if_needed()
 
     # -- taking turns --------------------------------------------------------------------------------
 
@@ -285,6 +298,8 @@ class Connections:
 
     async def check(self, schema_min: int, schema_max: int) -> None:
         """Raises SettingsError: server too old, transactions pooled, schema too old or too new."""
+        for line in (self.accept, self.claim, self.settle):
+            line.dial_all()
         async with self.read.session() as one, self.sweep.session() as other:
             version = one.connection.get_server_version().major
             if version < VERSION_MIN:

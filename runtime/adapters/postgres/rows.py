@@ -75,7 +75,9 @@ def json_of_error(error: ErrorInfo | None) -> str | None:
 
 
 def json_of_progress(progress: Progress) -> str:
-    return json_of({"done": progress.done, "total": progress.total, "message": progress.message})
+    """Never refused, or one message would keep all others of its batch from being seen."""
+    message = progress.message.replace("\0", "\ufffd").encode(errors="replace").decode()
+    return json_of({"done": progress.done, "total": progress.total, "message": message})
 
 
 def _error(text: str | None) -> ErrorInfo | None:

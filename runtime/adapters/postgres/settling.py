@@ -87,7 +87,7 @@ class Settling:
             verdicts[place] = Verdict.COMMITTED if nth in on_record else Verdict.FENCED
 
     async def report_progress(self, incarnation: int, reports: Mapping[tuple[UUID, int], Progress]) -> None:
-        """Raises Unavailable, Overloaded, InvalidInput (a message that is no text)."""
+        """Raises Unavailable, Overloaded."""
         rows = sorted((*key, json_of_progress(progress)) for key, progress in reports.items())
         if rows:
             async with self._connections.settle.session(len(rows)) as session:

@@ -63,10 +63,8 @@ def translated() -> Iterator[None]:
         yield
     except asyncpg.PostgresError as error:
         raise _of_postgres(error) from error
-    except asyncpg.InterfaceError as error:  # mostly: the connection is closed
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:  # mostly: it was closed
         raise TryAgain(f"PostgreSQL: {_first_line(error)}") from error
-    except asyncpg.InternalClientError as error:
-        raise Unavailable(f"PostgreSQL: {_first_line(error)}") from error
     except TimeoutError as error:
         raise Unavailable("PostgreSQL did not answer in time") from error
     except OSError as error:
