@@ -46,7 +46,7 @@ class Stage:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._held: set[str] = set()
+        self._orders: dict[str, str | None] = {}  # by name; None: held
         self._seen: list[Appearance] = []
         self._news = threading.Condition()
         self._server = socket.socket(socket.AF_UNIX)
@@ -70,7 +70,12 @@ class Stage:
     def hold(self, *names: str) -> None:
         """Bodies with these names wait, once they have begun."""
         with self._news:
-            self._held.update(names)
+            self._orders.update(dict.fromkeys(names))
+
+    def always(self, name: str, word: str) -> None:
+        """Every body with this name does this, as soon as it has begun."""
+        with self._news:
+            self._orders[name] = word
 
     def wait(self, name: str, *, attempt: int | None = None, timeout_s: float = 20) -> Appearance:
         """The body with this name (and attempt), as soon as it has begun."""
@@ -102,7 +107,8 @@ class Stage:
     def release(self, *names: str) -> None:
         """Hold these names no longer; those that wait go on."""
         with self._news:
-            self._held.difference_update(names)
+            for name in names:
+                self._orders.pop(name, None)
             for body in self._seen:
                 if body.name in names and not body.told:
                     self._say(body, GO)
@@ -152,8 +158,8 @@ class Stage:
             )
             with self._news:
                 self._seen.append(body)
-                if body.name not in self._held:
-                    self._say(body, GO)
+                if (word := self._orders.get(body.name, GO)) is not None:
+                    self._say(body, word)
                 self._news.notify_all()
             try:
                 last = lines.readline()

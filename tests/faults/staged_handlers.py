@@ -82,12 +82,6 @@ async def blocks_the_loop(ctx: Context, seconds: float) -> int:
     return ctx.attempt
 
 
-@handler("exits")
-async def exits(ctx: Context, name: str = "") -> int:
-    await _act(ctx, name)
-    os._exit(3)
-
-
 @handler("spins", cpu=True, timeout_s=1, max_attempts=1)
 def spins(ctx: Context) -> int:
     while True:
