@@ -16,7 +16,7 @@ import click
 
 from node.cli import render
 from node.cli.context import with_client
-from node.client import Client, TaskInfo, WaitTimeout
+from node.client import Overloaded, Unreachable, WaitTimeout
 from node.client.waiting import POLLS_AT_ONCE, bounded
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
+    from node.client import Client, ClientError, TaskInfo
+
 POLL_S = 1.0  # how often progress is looked at; the end of a task is told at once
 RIDE_OUT_S = 60.0  # a node that restarts meanwhile is waited for
 
@@ -32,38 +34,61 @@ RIDE_OUT_S = 60.0  # a node that restarts meanwhile is waited for
 class Watcher(Protocol):
     def saw(self, info: TaskInfo) -> None: ...
 
+    def away(self, why: ClientError) -> None:
+        """The node does not answer any more; it is asked again."""
 
-def wait_for(ids: Sequence[str], timeout_s: float | None) -> list[TaskInfo]:
-    """All tasks once they have ended, in order. Raises WaitTimeout (for the first that has not), NotFound."""
+
+def wait_for(ids: Sequence[str], timeout_s: float | None, *, answered: bool = False) -> list[TaskInfo]:
+    """All tasks once they have ended, in order. `answered`: a node has answered this command already.
+
+    Raises WaitTimeout (for the first that has not ended), NotFound, Unreachable.
+    """
     with _watching(len(ids)) as watcher:
         try:
             return with_client(
-                lambda client: _all_ended(client, ids, timeout_s, watcher), retry_for_s=RIDE_OUT_S
+                lambda client: _Wait(client, timeout_s, watcher, answered=answered).all_of(ids)
             )
         except KeyboardInterrupt:
             render.note(f"\nNo longer waiting; the work goes on. Again: noria wait {' '.join(ids[:5])}")
             raise
 
 
-async def _all_ended(
-    client: Client, ids: Sequence[str], timeout_s: float | None, watcher: Watcher
-) -> list[TaskInfo]:
-    deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+class _Wait:
+    """One wait for several tasks. A node that answered once and is away then is waited for, up to RIDE_OUT_S."""
 
-    async def one(task_id: str) -> TaskInfo:
+    def __init__(self, client: Client, timeout_s: float | None, watcher: Watcher, *, answered: bool) -> None:
+        self._client = client
+        self._timeout_s = timeout_s
+        self._watcher = watcher
+        self._deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        self._answered_s = time.monotonic() if answered else None  # when a node last did
+
+    async def all_of(self, ids: Sequence[str]) -> list[TaskInfo]:
+        return await bounded(ids, self._one, POLLS_AT_ONCE)
+
+    async def _one(self, task_id: str) -> TaskInfo:
         while True:
             asked_s = time.monotonic()
-            left_s = POLL_S if deadline_s is None else max(deadline_s - asked_s, 0.0)
-            info = await client.get(task_id, wait_s=min(POLL_S, left_s))
-            watcher.saw(info)
-            if info.final:
+            left_s = POLL_S if self._deadline_s is None else max(self._deadline_s - asked_s, 0.0)
+            info = await self._look(task_id, min(POLL_S, left_s))
+            if info is not None and info.final:
                 return info
-            if deadline_s is not None and time.monotonic() >= deadline_s:
-                raise WaitTimeout(task_id, timeout_s or 0.0, info.state)
-            if time.monotonic() - asked_s < POLL_S / 2:  # answered early: the node drains
+            if self._deadline_s is not None and time.monotonic() >= self._deadline_s:
+                raise WaitTimeout(task_id, self._timeout_s or 0.0, "unknown" if info is None else info.state)
+            if time.monotonic() - asked_s < POLL_S / 2:  # answered early: the node drains, or is away
                 await asyncio.sleep(min(POLL_S / 2, left_s))
 
-    return await bounded(ids, one, POLLS_AT_ONCE)
+    async def _look(self, task_id: str, wait_s: float) -> TaskInfo | None:
+        try:
+            info = await self._client.get(task_id, wait_s=wait_s)
+        except (Unreachable, Overloaded) as exc:
+            if self._answered_s is None or time.monotonic() - self._answered_s > RIDE_OUT_S:
+                raise
+            self._watcher.away(exc)
+            return None
+        self._answered_s = time.monotonic()
+        self._watcher.saw(info)
+        return info
 
 
 # -- what is shown meanwhile ------------------------------------------------------------------------
@@ -99,6 +124,9 @@ class _Bar:
         total = None if count == 1 else count
         self._row = progress.add_task("waiting" if count == 1 else f"{count} tasks", total=total, detail="")
 
+    def away(self, why: ClientError) -> None:
+        self._progress.update(self._row, detail=f"{why.detail}; trying again")
+
     def saw(self, info: TaskInfo) -> None:
         if self._count == 1:
             done = info.progress
@@ -122,8 +150,15 @@ class _Lines:
     def __init__(self, count: int) -> None:
         self._last: dict[str, str] = {}
         self._show_id = count > 1
+        self._away = False
+
+    def away(self, why: ClientError) -> None:
+        if not self._away:
+            render.note(f"{why.detail}; trying again")
+        self._away = True
 
     def saw(self, info: TaskInfo) -> None:
+        self._away = False
         if info.final:
             return  # how it ended is said by who waits
         line = f"{info.state}  {story(info)}".rstrip()

@@ -46,7 +46,7 @@ def test_greet() -> None:
     async def scenario() -> None:
         async with Harness(greet) as harness:
             t = await harness.submit(task(greet, name="Ann"))
-            assert await t.result() == "Hello, Ann!"
+            assert t.result == "Hello, Ann!"
 
     asyncio.run(scenario())
 
@@ -55,8 +55,20 @@ def test_greet_later() -> None:
     async def scenario() -> None:
         async with Harness(greet) as harness:
             t = await harness.submit(task(greet, name="later"))
-            await harness.advance(5)
-            assert await t.result() == "Hello, later!"
+            assert (t.state, t.failures) == ("scheduled", 1)
+            await harness.advance(5)  # seconds, and none of them is waited for
+            assert t.result == "Hello, later!"
+
+    asyncio.run(scenario())
+
+
+def test_nobody_to_greet() -> None:
+    async def scenario() -> None:
+        async with Harness(greet) as harness:
+            t = await harness.submit(task(greet, name=""))
+            assert t.state == "failed"
+            assert t.error is not None
+            assert t.error.message == "nobody to greet"
 
     asyncio.run(scenario())
 
@@ -65,7 +77,7 @@ def test_average() -> None:
     async def scenario() -> None:
         async with Harness(average) as harness:
             t = await harness.submit(task(average, numbers=[1, 2, 3]))
-            assert await t.result() == 2
+            assert t.result == 2
 
     asyncio.run(scenario())
 '''

@@ -139,7 +139,7 @@ async def _meant(client: Client, handler: str) -> str:
 def _finish(task_id: str, timeout_s: float | None, *, as_json: bool) -> int:
     from node.cli import describe, follow, render  # noqa: PLC0415 - not needed for --help
 
-    info = follow.wait_for([task_id], timeout_s)[0]
+    info = follow.wait_for([task_id], timeout_s, answered=True)[0]
     if as_json:
         render.print_json(info.raw)
     else:

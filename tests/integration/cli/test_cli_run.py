@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import actors
 from node.client import SyncClient
 from tests.integration.cli.conftest import clean_environment
 from tests.support.processes import free_port
@@ -32,6 +31,18 @@ print("printed while imported")
 @handler("greet")
 async def greet(ctx: Context, name: str) -> str:
     return f"hello {name}"
+"""
+
+SLOW = """
+import asyncio
+from pathlib import Path
+from actors import Context, handler
+
+@handler
+async def slow(ctx: Context, folder: str) -> bool:
+    while not Path(folder, "go").exists():
+        await asyncio.sleep(0.05)
+    return True
 """
 
 
@@ -87,6 +98,24 @@ def test_a_node_with_handlers_that_cannot_be_loaded(process: Run, pg_dsn: str, t
     assert done.code == 2
     assert "broken.py:2" in done.err
     assert 'File "' not in done.err
+
+
+def test_wait_rides_out_a_node_that_is_killed_and_started_again(pg_dsn: str, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    env = {"NORIA_POSTGRES_DSN": pg_dsn, "NORIA_HTTP_PORT": str(port), "NORIA_HANDLERS": str(tmp_path / "slow.py"),
+           "NORIA_LEASE_S": "1", "NORIA_URL": url}  # fmt: skip
+    with spawn_noria("node", env=env) as first:
+        first.wait_line("serves")
+        with spawn_noria("submit", "slow", f"folder={tmp_path}", "--wait", env={"NORIA_URL": url}) as waiting:
+            waiting.wait_line("slow running")
+            first.kill()
+            waiting.wait_line("no node answers at .*; trying again")
+            (tmp_path / "go").touch()
+            with spawn_noria("node", env=env):
+                assert waiting.wait_exit(30) == 0
+                assert waiting.output.splitlines()[-1] == "true"
 
 
 # -- check and migrate ------------------------------------------------------------------------------
@@ -153,9 +182,6 @@ def test_new_makes_a_folder_whose_handlers_load(process: Run, tmp_path: Path) ->
     assert [entry["name"] for entry in loaded.json["handlers"]] == ["average", "greet"]
 
 
-@pytest.mark.xfail(
-    not hasattr(actors, "Harness"), reason="needs actors.Harness, which is not written yet", strict=True
-)
 def test_the_tests_of_a_new_folder_pass(process: Run, tmp_path: Path) -> None:
     folder = tmp_path / "hello"
     process("new", str(folder))
@@ -164,7 +190,7 @@ def test_the_tests_of_a_new_folder_pass(process: Run, tmp_path: Path) -> None:
         cwd=folder, capture_output=True, text=True, check=False, env=clean_environment(),
     )  # fmt: skip
     assert tests.returncode == 0, tests.stdout
-    assert "3 passed" in tests.stdout
+    assert "4 passed" in tests.stdout
 
 
 def test_new_is_clean_code(tmp_path: Path, process: Run) -> None:
@@ -176,7 +202,7 @@ def test_new_is_clean_code(tmp_path: Path, process: Run) -> None:
         ["mypy", "--strict"],
     ):
         done = subprocess.run(
-            [sys.executable, "-m", *command, "handlers.py"],
+            [sys.executable, "-m", *command, "handlers.py", "test_handlers.py"],
             cwd=folder,
             capture_output=True,
             text=True,
