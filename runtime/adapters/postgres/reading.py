@@ -128,7 +128,7 @@ async def _matching(
         some = list(ids[start : start + limit])
         rows = await session.fetch(SQL.views, some, False, False)
         views = sorted(map(view_of, rows), key=lambda view: view.id, reverse=True)
-        found += [v for v in views if (matches(v, which) if states is None else matches(v, which, states))]
+        found += [view for view in views if matches(view, which, states)]
         if len(found) >= limit:
             break
     return found

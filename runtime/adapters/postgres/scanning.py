@@ -70,10 +70,13 @@ def ways_within(which: TaskFilter, bands: Bands, states: frozenset[State]) -> li
     return _by_states(which, bands, states, asked=False) if by_key is None else by_key
 
 
-def matches(view: TaskView, which: TaskFilter, states: frozenset[State] = _EVERY_STATE) -> bool:
-    """Whether the task, as it is now, is one of these. A dumb and complete second look."""
+def matches(view: TaskView, which: TaskFilter, changing: frozenset[State] | None = None) -> bool:
+    """Whether the task, as it is now, is one of these. A dumb and complete second look.
+
+    `changing`: for a change to tasks in one of these states; what runs only where nobody has asked to cancel it.
+    """
     return (
-        view.state in states
+        (changing is None or (view.state in changing and view.cancel_requested_at is None))
         and (not which.ids or view.id in which.ids)
         and which.tenant in (None, view.tenant)
         and (not which.states or view.state in which.states)
