@@ -6,7 +6,6 @@ UTC with Z. Fields that the contract marks with "?" are left out when there is n
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
@@ -73,10 +72,10 @@ def task_json(view: TaskView, service: Service) -> dict[str, object]:
         "slot": view.slot,
         "home": service.home(view.slot),
         "node": view.node,
-        "created_at": _utc(view.created_at),
-        "run_at": _utc(view.run_at),
-        "started_at": _utc(view.started_at),
-        "finished_at": _utc(view.finished_at),
+        "created_at": view.created_at,
+        "run_at": view.run_at,
+        "started_at": view.started_at,
+        "finished_at": view.finished_at,
         "trace_id": _trace_id(view.trace_context),
         "created_by": view.created_by or None,
         "metadata": _EMPTY if view.metadata is None else orjson.Fragment(view.metadata),
@@ -97,9 +96,9 @@ _WAITING: Final = frozenset({State.BLOCKED, State.SCHEDULED, State.READY})
 
 def _add_rare(task: dict[str, object], view: TaskView) -> None:
     if view.expires_at is not None:
-        task["expires_at"] = _utc(view.expires_at)
+        task["expires_at"] = view.expires_at
     if view.cancel_requested_at is not None:
-        task["cancel_requested_at"] = _utc(view.cancel_requested_at)
+        task["cancel_requested_at"] = view.cancel_requested_at
     if view.workflow_id is not None:
         task["workflow_id"] = view.workflow_id
     if view.error is not None:
@@ -118,7 +117,7 @@ def _waiting(view: TaskView, service: Service) -> dict[str, object]:
     return {
         "reason": _REASONS[view.reason],
         "detail": _why_later(view),
-        "until": _utc(view.due or view.run_at),
+        "until": view.due or view.run_at,
     }
 
 
@@ -142,12 +141,6 @@ def _times(count: int) -> str:
 
 def _error(error: ErrorInfo) -> dict[str, object]:
     return {"type": error.type, "message": error.message, "traceback": error.traceback}
-
-
-def _utc(instant: datetime | None) -> datetime | None:
-    if instant is None or instant.tzinfo is UTC:
-        return instant
-    return instant.astimezone(UTC)
 
 
 def _trace_id(traceparent: str | None) -> str | None:
@@ -204,8 +197,8 @@ def attempts_json(attempts: Sequence[AttemptView], view: TaskView) -> list[dict[
             "attempt": each.attempt,
             "kind": each.kind.name.lower(),
             "node": each.node,
-            "started_at": _utc(each.started_at),
-            "ended_at": _utc(each.ended_at),
+            "started_at": each.started_at,
+            "ended_at": each.ended_at,
             "error": None if each.error is None else _error(each.error),
         }
         for each in attempts
@@ -217,8 +210,8 @@ def attempts_json(attempts: Sequence[AttemptView], view: TaskView) -> list[dict[
                 "attempt": view.attempt,
                 "kind": view.state.value,
                 "node": view.node,
-                "started_at": _utc(view.started_at),
-                "ended_at": _utc(view.finished_at),
+                "started_at": view.started_at,
+                "ended_at": view.finished_at,
                 "error": None if view.error is None else _error(view.error),
             }
         )
@@ -253,7 +246,7 @@ def node_json(node: NodeView, *, slots: int, running: int | None) -> dict[str, o
         "handlers": _names(node, "handlers"),
         "running": running,
         "credit": None,
-        "started_at": _utc(node.started_at),
+        "started_at": node.started_at,
         "alive_for_s": round(node.alive_for_s, 3),
     }
 

@@ -10,6 +10,7 @@ from node.http import routes_bulk
 
 if TYPE_CHECKING:
     from tests.support.http_api import Http
+    from tests.support.memory_node import MemoryNode
 
 ACTIONS = [("POST", "/v1/tasks/cancel"), ("POST", "/v1/dead/replay"), ("DELETE", "/v1/dead")]
 
@@ -74,10 +75,36 @@ async def test_large_actions_go_in_chunks(http: Http, monkeypatch: pytest.Monkey
     assert done.json == {"matched": 5, "changed": 5, "more": False}
 
 
+async def test_what_fails_again_at_once_is_not_replayed_for_ever(
+    http: Http, node: MemoryNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    async def comes_back(_which: object, limit: int, *, dry_run: bool = False) -> tuple[int, int]:
+        nonlocal calls
+        calls += 1
+        return (3, 0) if dry_run else (limit, limit)
+
+    monkeypatch.setattr(routes_bulk, "_CHUNK", 2)
+    monkeypatch.setattr(node.store, "replay_matching", comes_back)
+    done = await act(http, "POST", "/v1/dead/replay", {"all": True})
+    assert (done.json, calls) == ({"matched": 4, "changed": 4, "more": False}, 3)
+
+
+async def test_an_action_that_takes_long_says_that_there_is_more(
+    http: Http, node: MemoryNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def endless(_which: object, limit: int, *, dry_run: bool = False) -> tuple[int, int]:
+        return limit, limit
+
+    monkeypatch.setattr(node.store, "cancel_matching", endless)
+    object.__setattr__(node.api.options, "bulk_s", 0.0)
+    done = await act(http, "POST", "/v1/tasks/cancel", {"all": True})
+    assert done.json == {"matched": 500, "changed": 500, "more": True}
+
+
 async def test_dead_letters(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        routes_bulk, "_CHUNK", 2
-    )  # they fail again at once: replay must not go round for ever
+    monkeypatch.setattr(routes_bulk, "_CHUNK", 2)
     dead = [(await http.done("fail", {"message": f"m{n}"}))["id"] for n in range(3)]
     await http.done("add", {"a": 1})
     page = (await http.get("/v1/dead")).json
