@@ -32,13 +32,14 @@ def average(ctx: Context, numbers: list[float]) -> float:
     return sum(numbers) / len(numbers)
 '''
 
-_TESTS: Final = '''"""No service, no waiting: the Harness runs tasks in this process on a clock that the test moves."""
+_TESTS: Final = '''"""No service, no waiting: tasks run in this process, on a clock that the test moves."""
 
 from __future__ import annotations
 
 import asyncio
 
 from actors import Harness, task
+
 from handlers import average, greet
 
 
