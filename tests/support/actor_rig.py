@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from actors.harness import Harness, HarnessTask
 from actors.intake import spec_of
 from actors.router.submitting import submit
 from actors.supervisor import DrainNode
-from actors.world import Limits
+from actors.world import Keeping, Limits
 
 if TYPE_CHECKING:
+    from actors.authoring.resources import Resources
     from actors.authoring.task import Task
     from actors.executor.messages import Drained
     from actors.supervisor import Actors
     from actors.world import World
     from runtime.core.task import Acceptance
 
-T = TypeVar("T")
+LEASE_S: Final = 2.0  # of other nodes; that of the rig does not run out
 
 
 class Gates:
@@ -37,6 +40,10 @@ class Gates:
     def open(self) -> None:
         self._opened.set()
 
+    @property
+    def opened(self) -> bool:
+        return self._opened.is_set()
+
 
 class Rig(Harness):
     """A Harness that does not wait for bodies, lives through all of time, and has a resource that holds bodies back."""
@@ -47,7 +54,12 @@ class Rig(Harness):
         self.gates = Gates()
         limits = Limits(**{name: options.pop(name) for name in Limits.__slots__ if name in options})
         resources = [self.gates, *options.pop("resources", ())]
+        self._keeping = options.pop("keeping", Keeping())
         super().__init__(*members, resources=resources, limits=limits, patience_s=0.01, **options)
+
+    def _make_world(self, resources: Resources, incarnation: int) -> World:
+        world = super()._make_world(resources, incarnation)
+        return replace(world, keeping=self._keeping, lease_s=LEASE_S)
 
     @property
     def world(self) -> World:
@@ -56,6 +68,10 @@ class Rig(Harness):
     @property
     def actors(self) -> Actors:
         return self._actors
+
+    async def settle(self) -> None:
+        """Let happen what needs no time, and look at no task."""
+        await self._settle()
 
     def at(self, in_s: float) -> datetime:
         return self.now + timedelta(seconds=in_s)
@@ -79,17 +95,22 @@ class Rig(Harness):
         return asyncio.create_task(self._supervisor.ask(DrainNode(within_s), within_s + 60))
 
     def fault(
-        self, method: str, error: Exception | None = None, *, after: bool = False
+        self, method: str, error: Exception, *, after: bool = False, times: int = sys.maxsize
     ) -> Callable[[], None]:
         """From now on this method of the record raises `error`, before it does anything or after; the returned
-        function ends that.
+        function ends that, or having done so some `times`.
         """
         real: Callable[..., Awaitable[Any]] = getattr(self.store, method)
+        left = times
 
         async def faulty(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            if left == 0:
+                return await real(*args, **kwargs)
+            left -= 1
             if after:
                 await real(*args, **kwargs)
-            raise error if error is not None else AssertionError(f"{method} is not to be called")
+            raise error
 
         setattr(self.store, method, faulty)
         return lambda: delattr(self.store, method)
