@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from contextlib import suppress
 from functools import cache
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -59,12 +60,12 @@ def make_app(service: Service, options: Options | None = None) -> web.Applicatio
 async def _prepare(app: web.Application) -> None:
     """What takes some 50 ms and reads files, beside the event loop."""
     app[pages.FILES] = await asyncio.to_thread(pages.read_files)
-    app[routes_health.OPENAPI] = await asyncio.to_thread(_document, app[API].options.version)
+    app[routes_health.OPENAPI] = await asyncio.to_thread(_document)
 
 
 @cache
-def _document(version: str) -> bytes:
-    return orjson.dumps(openapi.document(ROUTES, version))
+def _document() -> bytes:
+    return orjson.dumps(openapi.document(ROUTES, version("noria")))
 
 
 async def _watch_long_polls(app: web.Application) -> AsyncIterator[None]:

@@ -44,7 +44,6 @@ class Options:
     event_streams_max: int = 100
     bulk_s: float = 20.0  # how long one action by filter goes on
     authenticate: Authenticator = local
-    version: str = "0.1.0"
 
 
 @dataclass(slots=True)
