@@ -83,19 +83,28 @@ async def scene(pg_dsn: str) -> AsyncIterator[Scene]:
 
 
 async def warm_up(scene: Scene) -> None:
-    """Every connection has prepared its statements, so that the next thing it says is to run one."""
-    for n in range(3):
-        await scene.store.accept([[new_task(scene.band, key=f"w{n}"), new_task(scene.band)]])
-        await scene.store.accept([[new_task(scene.band)]])
-        for claim in await scene.store.pull([Take(scene.band.id, 5)], scene.me):
-            child = new_task(scene.band, key=f"w{n} {claim.id}")
-            await scene.settle(claim, Finish(status=Status.SUCCEEDED, children=(child,)))
-        claim = await scene.running()
-        await scene.settle(claim, RETRY)
-        await scene.store.cancel(claim.id)
-        await scene.store.replay(claim.id)
-    await scene.store.cancel_matching(TaskFilter(), 500)
-    await scene.store.purge_matching(TaskFilter(states=(State.CANCELLED,)), 500)
+    """Both connections of a line have prepared its statements, so that the next thing they say is to run one: whatever
+    is done here is done twice in a row, and connections take turns."""
+    store, band, me = scene.store, scene.band, scene.me
+    for n in "ab":
+        await store.accept([[new_task(band, key=f"w{n}"), new_task(band)]])
+    for _ in "ab":
+        await store.accept([[new_task(band)]])
+    pulled = [claim for _ in "ab" for claim in await store.pull([Take(band.id, 3)], me)]
+    tasks = [new_task(band) for _ in "ab"]
+    await store.accept([[task] for task in tasks])
+    claims = [claim for task in tasks for claim in await store.claim([(task.id, 1)], me)]
+    for claim in pulled[:2]:
+        child = new_task(band, key=f"child of {claim.id}")
+        await scene.settle(claim, Finish(status=Status.SUCCEEDED, children=(child,)))
+    for claim in pulled[2:]:
+        await scene.settle(claim, Finish(status=Status.SUCCEEDED))
+    for _ in "ab":
+        await scene.settle(claims[0], Finish(status=Status.FAILED))
+    for _ in range(4):  # there are four connections to read
+        await store.cancel(claims[1].id)
+        await store.cancel_matching(TaskFilter(), 500)
+        await store.purge_matching(TaskFilter(states=(State.CANCELLED,)), 500)
 
 
 RETRY = Requeue(kind=AttemptKind.FAILED, delay_s=0, reason=Reason.RETRY_BACKOFF, failures=1, crashes=0)
