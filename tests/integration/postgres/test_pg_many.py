@@ -283,10 +283,8 @@ async def test_a_name_that_is_not_yet_committed_holds_up_the_next(pg_dsn: str) -
         assert steps.done[-1] == "insert_bands"
         later = asyncio.create_task(other.intern([BandKey("later", Lane.LOW)]))
         admin = await asyncpg.connect(pg_dsn)
-        while not later.done() and not await admin.fetchval(
-            "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        ):
-            await asyncio.sleep(0)
+        while not await admin.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            assert not later.done()
         assert await other.bands() == []
         steps.go_on.set()
         [[first], [second]] = [await earlier, await later]
