@@ -8,7 +8,7 @@ own, and what they lead to is what is allowed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from itertools import product
@@ -78,7 +78,7 @@ class Subject:
     outcomes: list[str] = field(default_factory=list)  # how the operations were answered, roughly
 
 
-Operation = Callable[[PostgresStore, Stage, Subject], Awaitable[None]]
+Operation = Callable[[PostgresStore, Stage, Subject], Coroutine[Any, Any, None]]
 
 
 # -- operations --------------------------------------------------------------------------------------

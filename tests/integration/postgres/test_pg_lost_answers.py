@@ -6,7 +6,7 @@ Whatever the store does then, it is done once. Claims alone are not repeated: th
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -60,7 +60,7 @@ class Scene:
     async def tasks(self) -> int:
         return len((await self.store.list(TaskFilter(), 500)).tasks)
 
-    async def running(self, **fields: object) -> Claim:
+    async def running(self, **fields: Any) -> Claim:
         task = new_task(self.band, **fields)
         await self.store.accept([[task]])
         [claim] = await self.store.claim([(task.id, 1)], self.me)
