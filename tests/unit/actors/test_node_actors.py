@@ -374,14 +374,17 @@ async def test_a_suspect_runs_alone_and_nothing_is_begun_beside_it() -> None:
         assert (suspect.result, beside.result) == (1, 2)
 
 
-async def test_a_suspect_that_nobody_here_may_run_stops_nothing() -> None:
+async def test_a_suspect_that_this_node_may_not_run_is_left_to_others_and_stops_nothing() -> None:
     async with Rig(gated, quick) as rig:
-        foreign = await rig.submit(task(quick).options(requires=["gpu"]))
+        foreign = await rig.submit(task(gated).options(requires=["gpu"]))
+        await crash_twice(rig, foreign)
+        assert (foreign.view.crashes, foreign.view.suspect) == (2, True)
         rig.actors.executor.tell(SuspectsWait(frozenset({rig.band_of(foreign), 4711})))
-        await rig.advance(2)
-        ended = await rig.submit(task(quick, n=2))
-        assert ended.result == 2
-        assert rig.counted("tasks_claimed_total", "born") == 1
+        await rig.advance(0.5)
+        beside = await rig.submit(task(quick, n=2))
+        assert (beside.result, rig.counted("tasks_claimed_total", "born")) == (2, 1)
+        await rig.advance(12)
+        assert (foreign.state, foreign.attempt) == ("ready", 2)
 
 
 async def test_an_executor_that_failed_in_an_isolation_opens_again() -> None:
