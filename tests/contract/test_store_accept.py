@@ -338,7 +338,10 @@ async def test_in_a_refused_group_every_wrong_task_says_why(store: Store, band: 
 async def test_a_task_is_born_running_where_it_was_accepted(
     store: Store, world: World, band: Band, me: int
 ) -> None:
-    [stored] = await world.accept(new_task(band, born_on=me))
+    task = new_task(band, born_on=me)
+    [stored] = await world.accept(task)
+    assert stored.born
+    assert await world.accept(task) == [stored], "a repeat after a lost answer"
     view = await world.view(stored.id)
     assert (view.state, view.attempt, view.node, view.started_at) == (
         State.RUNNING,
@@ -383,7 +386,10 @@ async def test_no_task_is_born_on_an_incarnation_that_is_not_alive(
             nobody = await world.member(lease_s=-1)
         case _:
             nobody = 999_999
-    [stored] = await world.accept(new_task(band, born_on=nobody))
+    task = new_task(band, born_on=nobody)
+    [stored] = await world.accept(task)
+    assert not stored.born, "whoever accepted it must not run it: somebody will claim it"
+    assert await world.accept(task) == [stored]
     view = await world.view(stored.id)
     assert (view.state, view.attempt) == (State.READY, 0)
     assert await store.held(nobody) == []

@@ -234,6 +234,7 @@ class Settle:
         for number, attempt_off, member_off, move in self.ends:
             task_id, attempt, member = running[number % len(running)]
             planned.append((task_id, attempt + attempt_off, member + member_off, *move.make(cast)))
+        planned.sort(key=lambda end: end[0])  # whose child with an equal key is the one stored is open else
         members = cast.members
 
         async def act(side: Side) -> object:
