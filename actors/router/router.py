@@ -86,9 +86,11 @@ class Router(Behavior[Message]):
                     give_back(self._world, (prepared,))
                     continue
                 stored += 1
-                if prepared.task.born_on is not None:
+                if acceptance.born:
                     born.append((self._claim(prepared.task, acceptance), prepared))
-                elif acceptance.due <= acceptance.created_at:
+                    continue
+                give_back(self._world, (prepared,))
+                if acceptance.due <= acceptance.created_at:
                     due.add(prepared.task.band)
                 else:
                     later.append(

@@ -170,12 +170,16 @@ class NewTask:
 
 @light
 class Stored:
-    """A new row was committed. `created_at` and `due` are PostgreSQL's instants."""
+    """A new row was committed. `created_at` and `due` are PostgreSQL's instants.
+
+    `born`: it runs as attempt 1 of its `born_on`. Else it waits, whatever was asked for (that lease had run out).
+    """
 
     id: UUID
     seq: int
     created_at: datetime
     due: datetime
+    born: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Groups are taken one after the other; of equal keys the first one stored is the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from runtime.adapters.memory import content
@@ -50,8 +50,17 @@ def accept(
         plan = plan_group(tables, group, now)
         if plan.whole:
             write_group(tables, leases, plan, now)
-        answers.append(plan.answers if plan.whole else plan.undone())
+        answers.append([_told(tables, one) for one in plan.answers] if plan.whole else plan.undone())
     return answers
+
+
+def _told(tables: Tables, answer: Acceptance) -> Acceptance:
+    """What was stored, now or before, says whether it runs where it was to be born."""
+    if not isinstance(answer, Stored):
+        return answer
+    running = tables.running.get(answer.id)
+    own = tables.tasks[answer.id].new.born_on
+    return replace(answer, born=running is not None and (running.attempt, running.incarnation) == (1, own))
 
 
 def plan_group(tables: Tables, group: Sequence[NewTask], now: datetime) -> Plan:

@@ -158,9 +158,12 @@ async def insert(session: Session, tasks: Sequence[NewTask]) -> Found:
     if len(rows) == len(tasks):  # `seq` tells the order of the batch; hashing ids would cost as much again
         rows.sort(key=itemgetter(1))
         return Found(
-            [Stored(t.id, row[1], row[2], row[3]) for t, row in zip(tasks, rows, strict=True)], {}, {}, {}
+            [Stored(t.id, row[1], row[2], row[3], row[4]) for t, row in zip(tasks, rows, strict=True)],
+            {},
+            {},
+            {},
         )
-    stored = {row[0]: Stored(uuid_of(row[0]), row[1], row[2], row[3]) for row in rows}
+    stored = {row[0]: Stored(uuid_of(row[0]), row[1], row[2], row[3], row[4]) for row in rows}
     missing = [task for task in tasks if task.id not in stored]
     keyed = [task for task in missing if task.idempotency_key is not None]
     existing = await session.fetch(
@@ -177,9 +180,9 @@ def _by_id_and_key(
 ) -> tuple[dict[UUID, Stored], dict[Key, tuple[UUID, bytes]]]:
     by_id: dict[UUID, Stored] = {}
     by_key: dict[Key, tuple[UUID, bytes]] = {}
-    for pg_id, tenant, key, digest, seq, created_at, run_at in rows:
+    for pg_id, tenant, key, digest, seq, created_at, run_at, born in rows:
         task_id = uuid_of(pg_id)
-        by_id[task_id] = Stored(task_id, seq, created_at, run_at)
+        by_id[task_id] = Stored(task_id, seq, created_at, run_at, born)
         if key is not None:
             by_key[tenant, key] = (task_id, digest or b"")
     return by_id, by_key

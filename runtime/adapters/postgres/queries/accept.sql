@@ -45,16 +45,19 @@ WITH input AS MATERIALIZED (
     INSERT INTO noria.running (id, incarnation, seq, started_at, expires_at, band, attempt, slot)
     SELECT id, home, seq, created_at, expires_at, band, 1, slot FROM placed WHERE home IS NOT NULL
 )
-SELECT id, seq, created_at, run_at FROM inserted;
+SELECT id, seq, created_at, run_at, home IS NOT NULL AS born FROM placed;
 
 -- name: existing
 -- $1 ids uuid[], $2 tenants text[], $3 idempotency_keys text[]
--- LATERAL with LIMIT: one index look-up each, whatever the statistics say.
-SELECT t.id, t.tenant, t.idempotency_key, t.digest, t.seq, t.created_at, t.run_at
+-- LATERAL with LIMIT: one index look-up each, whatever the statistics say. `born` matters for ids only: an earlier
+-- commit of ours whose answer was lost.
+SELECT t.id, t.tenant, t.idempotency_key, t.digest, t.seq, t.created_at, t.run_at,
+       (SELECT r.attempt = 1 AND r.incarnation = t.born_on
+          FROM noria.running r WHERE r.id = t.id LIMIT 1) IS TRUE AS born
   FROM unnest($1::uuid[]) AS i(id)
  CROSS JOIN LATERAL (SELECT * FROM noria.task WHERE task.id = i.id LIMIT 1) t
 UNION ALL
-SELECT t.id, t.tenant, t.idempotency_key, t.digest, t.seq, t.created_at, t.run_at
+SELECT t.id, t.tenant, t.idempotency_key, t.digest, t.seq, t.created_at, t.run_at, false AS born
   FROM unnest($2::text[], $3::text[]) AS k(tenant, idempotency_key)
  CROSS JOIN LATERAL (SELECT * FROM noria.task
                       WHERE task.tenant = k.tenant AND task.idempotency_key = k.idempotency_key LIMIT 1) t;
