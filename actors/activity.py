@@ -143,11 +143,20 @@ class Rates:
 class Activity:
     def __init__(self, now_s: Callable[[], float], wall: Callable[[], datetime]) -> None:
         self._wall = wall
+        self._now_s = now_s
         self.events = EventLog(wall)
         self.rates = Rates(now_s)
         self.failures: deque[Failure] = deque(maxlen=FAILURES_KEPT)
         self.census: Census | None = None  # the last one; None before the first
+        self._counted_s = 0.0
         self._latencies_s: deque[float] = deque(maxlen=_LATENCIES_KEPT)
+
+    def counted(self, census: Census) -> None:
+        self.census, self._counted_s = census, self._now_s()
+
+    @property
+    def census_age_s(self) -> float:
+        return self._now_s() - self._counted_s
 
     def failed(
         self, task_id: UUID, handler: str, attempt: int, *, final: bool, error_type: str, message: str

@@ -21,7 +21,8 @@ from runtime.kernel.actor import ActorContext, Behavior
 log = logging.getLogger(__name__)
 
 _ROUND_S: Final = 1.0
-_CENSUS_EVERY: Final = 10  # rounds: counting a million waiting rows costs the record 0.1 s
+_CENSUS_SHARE: Final = 0.01  # of the time: counting a million waiting rows costs the record 0.1 s
+_CENSUS_MAX_S: Final = 10.0
 _FORGET_EVERY: Final = 30
 _BATCH_MAX: Final = 500
 _FORGET_BATCH_MAX: Final = 1_000
@@ -44,6 +45,7 @@ class Janitor(Behavior[Round]):
         self._counted = counted
         self._round = 0
         self._busy = False
+        self._census_at_s = 0.0
 
     async def started(self, ctx: ActorContext[Round]) -> None:
         ctx.self.tell(Round())
@@ -58,7 +60,7 @@ class Janitor(Behavior[Round]):
         try:
             await self._repair()
             await self._world.store.expire(_BATCH_MAX)
-            if self._round % _CENSUS_EVERY == 0:
+            if self._world.clock.now_s() >= self._census_at_s:
                 await self._count()
             if self._round % _FORGET_EVERY == _FORGET_EVERY - 1:
                 await self._forget()
@@ -97,7 +99,10 @@ class Janitor(Behavior[Round]):
             self._hint(SuspectsWait(frozenset(suspects)))
 
     async def _count(self) -> None:
+        began_s = self._world.clock.now_s()
         census = await self._world.store.census()
+        ended_s = self._world.clock.now_s()
+        self._census_at_s = ended_s + min(_CENSUS_MAX_S, (ended_s - began_s) / _CENSUS_SHARE)
         self._counted(census)
         suspects = frozenset(-count.band for count in census.bands if count.band < 0 and count.ready)
         served = frozenset(

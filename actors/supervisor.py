@@ -89,7 +89,7 @@ class Supervisor(Behavior[Message]):
             self._actors.executor.tell(message)
 
     def _counted(self, census: Census) -> None:
-        self._world.activity.census = census
+        self._world.activity.counted(census)
         telemetry, bands = self._world.telemetry, self._world.bands
         for name in ("tasks_backlog", "tasks_scheduled", "oldest_due_seconds"):
             telemetry.clear(name)

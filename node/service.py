@@ -6,7 +6,8 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from typing import Final
+from importlib.metadata import version
+from typing import Final, cast
 from uuid import UUID
 
 from actors.activity import Gap, TaskEvent
@@ -26,6 +27,7 @@ from runtime.ports import Store
 _ACCEPT_S: Final = 1.9  # for the wait in the queue too: behind a frozen record nobody may wait twice
 _ROWS_PER_S: Final = 5_000  # more time for large batches, as the record takes
 _READ_S: Final = 1.0
+_VERSION: Final = version("noria")
 
 
 class NodeService:
@@ -39,6 +41,7 @@ class NodeService:
     ) -> None:
         self._world = world
         self._render_metrics = render_metrics
+        self._started_at = world.clock.wall()
         self._actors = actors
         self.draining = False
 
@@ -117,6 +120,9 @@ class NodeService:
             "node": self.node,
             "incarnation": self._world.incarnation,
             "pid": os.getpid(),
+            "version": _VERSION,
+            "started_at": self._started_at,
+            "at": self._world.clock.wall(),
             "state": "draining" if self.draining else "active",
             "rates": {
                 name: {"per_s": activity.rates.per_s(name), "last": activity.rates.series(name)}
@@ -142,6 +148,10 @@ class NodeService:
         if (census := activity.census) is not None:
             bands = {band.id: band for band in self._world.bands}
             stats.update(counted(census, bands, capacity.paused, self._world.registry.names))
+            stats["counts"] = {
+                **cast("dict[str, object]", stats["counts"]),
+                "age_s": round(activity.census_age_s, 1),
+            }
         return stats
 
     async def ready(self) -> str | None:
