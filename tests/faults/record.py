@@ -105,12 +105,12 @@ class Record:
     # -- points in time ------------------------------------------------------------------------------
 
     @contextmanager
-    def locked(self, database: str, table: str) -> Iterator[None]:
-        """Nobody writes to this table: who tries to is held before its commit, and its changes are not seen."""
+    def locked(self, database: str, *tables: str) -> Iterator[None]:
+        """Nobody writes to these tables: who tries to is held before its commit, and its changes are not seen."""
 
         async def lock() -> asyncpg.Connection[Any]:
             connection = await self._connect(database)
-            await connection.execute(f"BEGIN; LOCK TABLE {table} IN SHARE MODE")
+            await connection.execute(f"BEGIN; LOCK TABLE {', '.join(tables)} IN SHARE MODE")
             return connection
 
         connection = self._runner.run(lock())

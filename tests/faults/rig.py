@@ -189,6 +189,14 @@ class Rig:
             made.start()
         return made
 
+    def two_nodes(self, first: str, second: str) -> tuple[Node, Node]:
+        """Started side by side."""
+        one, other = self.node(first, start=False), self.node(second, start=False)
+        one.start(wait=False)
+        other.start()
+        one.wait_ready()
+        return one, other
+
     def sql(self, query: str, *values: Any) -> list[Any]:
         return self.record.sql(self.database, query, *values)
 

@@ -27,10 +27,7 @@ def at_once(node_of: list[Node], names: list[str], key: str) -> list[Answer]:
 
 @pytest.mark.timeout(90)
 def test_one_key_is_one_task_whoever_asks(rig: Rig) -> None:
-    first, second = rig.node("first", start=False), rig.node("second", start=False)
-    first.start(wait=False)
-    second.start()
-    first.wait_ready()
+    first, second = rig.two_nodes("first", "second")
     same = at_once([first, second], ["once"], "same")
     assert {answer.status for answer in same} == {200, 202}
     assert sum(answer.status == 202 for answer in same) == 1

@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from tests.faults.rig import Rig
-from tests.faults.stage import EXIT
+from tests.faults.stage import DIE, EXIT
 
 MAX_CRASHES: Final = 3
 
@@ -20,11 +20,11 @@ def test_a_poison_task_becomes_a_dead_letter_and_its_neighbours_succeed(rig: Rig
     poison = node.accepted("act", key="poison", name="poison")
     for task_id in neighbours:
         rig.stage.wait_id(task_id)
-    rig.stage.tell(rig.stage.wait_id(poison), EXIT)
+    rig.stage.tell(rig.stage.wait_id(poison), DIE)  # as the kernel's memory killer would
     rig.stage.always("poison", EXIT)
     rig.stage.release("neighbour")
-    for _ in range(MAX_CRASHES - 1):
-        node.died(3)
+    for code in (-9, 3):
+        node.died(code)
         node.start()
         neighbours.append(node.accepted("act", name="neighbour"))
     node.died(3)

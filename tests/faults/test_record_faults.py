@@ -20,16 +20,6 @@ ANSWERED_S: Final = 2.0
 SLACK_S: Final = 0.8  # for two busy cores
 
 
-def two_nodes(rig: Rig) -> tuple[Node, Node]:
-    """Each could declare the other dead."""
-    first, second = rig.node("a", start=False), rig.node("b", start=False)
-    first.start(wait=False)
-    second.start(wait=False)
-    first.wait_ready()
-    second.wait_ready()
-    return first, second
-
-
 def hold_bodies(rig: Rig, node: Node, name: str, count: int) -> list[str]:
     """Tasks whose bodies run now, until `name` is released."""
     rig.stage.hold(name)
@@ -58,7 +48,7 @@ def expect_first_attempts(rig: Rig, ids: list[str]) -> None:
 
 @pytest.mark.timeout(120)
 def test_restarts_under_load(rig: Rig) -> None:
-    nodes = two_nodes(rig)
+    nodes = rig.two_nodes("a", "b")  # each could declare the other dead
     with Load(*nodes) as load:
         load.wait_accepted(15)
         ids = hold_bodies(rig, nodes[0], "through-restarts", 5)
@@ -74,7 +64,7 @@ def test_restarts_under_load(rig: Rig) -> None:
 
 @pytest.mark.timeout(120)
 def test_away_for_longer_than_a_lease(rig: Rig) -> None:
-    nodes = two_nodes(rig)
+    nodes = rig.two_nodes("a", "b")
     ids = hold_bodies(rig, nodes[0], "through-absence", 5)
     rig.record.stop(signal.SIGQUIT)
     began_s = time.monotonic()
@@ -96,7 +86,7 @@ def test_away_for_longer_than_a_lease(rig: Rig) -> None:
 
 @pytest.mark.timeout(120)
 def test_frozen_under_load(rig: Rig) -> None:
-    nodes = two_nodes(rig)
+    nodes = rig.two_nodes("a", "b")
     with Load(*nodes) as load:
         load.wait_accepted(15)
         ids = hold_bodies(rig, nodes[0], "through-freeze", 5)

@@ -17,12 +17,11 @@ _MARGIN_S: Final = 0.5
 @pytest.mark.timeout(90)
 def test_a_zombie_commits_nothing_and_ends(rig: Rig) -> None:
     """The second node has the same work in hand when the first one wakes and returns."""
-    first = rig.node("first")
+    first, second = rig.two_nodes("first", "second")
     rig.stage.hold("taken-over")
     ids = [first.accepted("act", key=f"taken-{n}", name="taken-over") for n in range(5)]
     ids.append(first.accepted("act_in_thread", key="taken-thread", name="taken-over"))
     early = [rig.stage.wait_id(task_id, attempt=1) for task_id in ids]
-    second = rig.node("second")
     first.freeze()
     frozen_s = time.monotonic()
     for body in early:
