@@ -142,11 +142,13 @@ async def _bands(session: Session, which: TaskFilter) -> Bands:
 
 async def _succeeded(session: Session, unsuccessful: int) -> tuple[int, bool]:
     """How many, and whether that is an estimate."""
-    exact: int = await session.value(SQL.census_succeeded, _EXACT_UP_TO)
-    if exact <= _EXACT_UP_TO:
-        return exact, False
     estimate: int = await session.value(SQL.census_outcomes)
-    return max(estimate - unsuccessful, exact), True
+    if estimate - unsuccessful < 2 * _EXACT_UP_TO:  # it may also be that PostgreSQL does not know yet
+        exact: int = await session.value(SQL.census_succeeded, _EXACT_UP_TO)
+        if exact <= _EXACT_UP_TO:
+            return exact, False
+        estimate = max(estimate, exact + unsuccessful)
+    return estimate - unsuccessful, True
 
 
 def _count(band: int, waiting: asyncpg.Record | None, running: int) -> BandCount:

@@ -165,6 +165,9 @@ async def everything(scene: Scene, rows: int, known: str = "k") -> None:
     await store.get_many([*ids, *failed])
     await store.finished(ids)
     await store.cancel_requests(me)
+    await store.held(me)
+    await store.orphans(rows)
+    await store.forget(finished_before_s=0, keys_before_s=0, limit=rows)
     await store.expire(100)
     await store.bury(me, LEASE_S)
     for which in FILTERS:

@@ -3,8 +3,9 @@
 
 -- name: orphans
 -- $1 limit bigint
--- Repair goes by owner liveness, never by age.
-SELECT r.id, r.attempt, r.incarnation, r.failures, r.crashes, t.max_attempts, r.alone, r.band,
+-- Repair goes by owner liveness, never by age. The task is looked up row by row: no plan may read all tasks for this.
+SELECT r.id, r.attempt, r.incarnation, r.failures, r.crashes,
+       (SELECT t.max_attempts FROM noria.task t WHERE t.id = r.id) AS max_attempts, r.alone, r.band,
        coalesce(l.state = 8, false) AS has_left
   FROM (SELECT running.*
           FROM noria.running
@@ -12,16 +13,15 @@ SELECT r.id, r.attempt, r.incarnation, r.failures, r.crashes, t.max_attempts, r.
                             WHERE lease.incarnation = running.incarnation AND lease.state < 8)
          ORDER BY running.started_at, running.seq
          LIMIT $1) r
-  JOIN noria.task t ON t.id = r.id
   LEFT JOIN noria.lease l ON l.incarnation = r.incarnation
  ORDER BY r.started_at, r.seq;
 
 -- name: held
 -- $1 incarnation bigint
-SELECT r.id, r.attempt, r.incarnation, r.failures, r.crashes, t.max_attempts, r.alone, r.band,
+SELECT r.id, r.attempt, r.incarnation, r.failures, r.crashes,
+       (SELECT t.max_attempts FROM noria.task t WHERE t.id = r.id) AS max_attempts, r.alone, r.band,
        coalesce(l.state = 8, false) AS has_left
   FROM noria.running r
-  JOIN noria.task t ON t.id = r.id
   LEFT JOIN noria.lease l ON l.incarnation = r.incarnation
  WHERE r.incarnation = $1
  ORDER BY r.seq;
