@@ -294,7 +294,8 @@ class Connections:
         self.settle = Line(dsn, "settle", 2, BY_KEY, answer_s, session)
         self.read = Line(dsn, "read", 4, BY_KEY, answer_s, session)
         self.sweep = Line(dsn, "sweep", 2, {}, max(SWEEP_S, answer_s), session)
-        self._all = (self.accept, self.claim, self.settle, self.read, self.sweep)
+        self.forget = Line(dsn, "forget", 1, BY_KEY, max(SWEEP_S, answer_s), session)
+        self._all = (self.accept, self.claim, self.settle, self.read, self.sweep, self.forget)
 
     async def check(self, schema_min: int, schema_max: int) -> None:
         """Raises SettingsError: server too old, transactions pooled, schema too old or too new."""

@@ -58,7 +58,7 @@ class Repairing:
     ) -> tuple[int, bool]:
         """How many went, and whether only young tasks follow."""
         values = (self._forgotten_to, _LOOK_AT, finished_before_s, keys_before_s, limit)
-        async with self._connections.sweep.session() as session:
+        async with self._connections.forget.session() as session:
             gone, last, last_gone, looked_at, cutoff_ms = await session.only(SQL.forget, *values)
         at_end = looked_at < _LOOK_AT or last.int >> _ID_MS_SHIFT > cutoff_ms + _CLOCKS_APART_MS
         if gone >= limit:  # there may be more of them before `last`
