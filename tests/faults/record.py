@@ -120,6 +120,27 @@ class Record:
             connection.terminate()
 
     @contextmanager
+    def lapsed(self, database: str, incarnation: int) -> Iterator[None]:
+        """This incarnation's lease has run out, and cannot be renewed until the block ends."""
+
+        async def lapse() -> asyncpg.Connection[Any]:
+            connection = await self._connect(database)
+            past = "UPDATE noria.lease SET alive_until = clock_timestamp() - interval '1 s' WHERE incarnation = $1"
+            look = "SELECT alive_until < clock_timestamp() FROM noria.lease WHERE incarnation = $1 FOR UPDATE"
+            while True:
+                await connection.execute(past, incarnation)
+                await connection.execute("BEGIN")
+                if await connection.fetchval(look, incarnation):
+                    return connection
+                await connection.execute("ROLLBACK")  # it was renewed between the two
+
+        connection = self._runner.run(lapse())
+        try:
+            yield
+        finally:
+            connection.terminate()
+
+    @contextmanager
     def unanswered(self) -> Iterator[None]:
         """Commits are durable but not answered: they wait for a standby that does not exist."""
         self._standby("nobody")

@@ -105,6 +105,19 @@ def test_a_commit_that_comes_late_is_refused_and_counted(shared: Rig, node: Node
     assert (view["state"], view["attempt"]) == ("succeeded", 3)
 
 
+@pytest.mark.timeout(60)
+def test_what_is_accepted_under_a_lapsed_lease_runs_once(shared: Rig, node: Node) -> None:
+    """It is stored as waiting, so nobody may run it before it is claimed; or its first attempt would run twice."""
+    shared.stage.hold("lapsed")
+    with shared.record.lapsed(shared.database, node.incarnation):
+        task_id = node.accepted("act", name="lapsed", _priority="high")
+        assert node.view(task_id)["state"] == "ready"
+    body = shared.stage.wait_id(task_id)
+    shared.stage.tell(body)
+    assert node.view(task_id, wait_s=10)["attempt"] == 1
+    assert len(shared.stage.seen("lapsed")) == 1
+
+
 _POST: Final = b"POST /v1/tasks HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 GARBAGE: Final = {
     "nothing": b"",
