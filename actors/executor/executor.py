@@ -72,6 +72,7 @@ log = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.1
 _SECOND_S: Final = 1.0
+_LAST_COMMITS_S: Final = 4.0  # less than an actor's shutdown_s
 _RUNNING_LISTED_MAX: Final = 100
 _DUE_KEPT_MAX: Final = 10_000  # local reminders of due times; what does not fit is found by the sweep
 
@@ -110,9 +111,13 @@ class Executor(Behavior[Message]):
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
         self._threads.close()
         await self._processes.close()
-        await (
-            self._settler.close()
-        )  # what was in hand is committed or handed back, also by a life that failed
+        try:  # what was in hand is committed or handed back, also by a life that failed
+            async with asyncio.timeout(_LAST_COMMITS_S):
+                await self._settler.close()
+        except TimeoutError:
+            log.warning(
+                "the record is away; %d attempts end without it and run again", self._settler.unsettled
+            )
 
     async def receive(self, ctx: ActorContext[Message], message: Message) -> None:
         match message:

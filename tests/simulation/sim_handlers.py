@@ -1,0 +1,96 @@
+"""What runs in a simulated world: every way to end, each saying which attempt it was."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from actors import Backoff, Context, Registry, handler, task
+from tests.simulation.sim_store import NODE, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+BACKOFF = Backoff(first_s=0.5, factor=2, max_s=3)
+
+
+class Witness:
+    """Sees every body begin, on whichever node; `kill` ends a node by its name."""
+
+    def __init__(self, kill: Callable[[str], None]) -> None:
+        self.begun: set[tuple[UUID, int]] = set()
+        self._kill = kill
+
+    def kill_this_node(self) -> None:
+        self._kill(NODE.get().partition(".")[0])
+
+    def begin(self, ctx: Context) -> None:
+        if (ctx.task_id, ctx.attempt) in self.begun:
+            raise Violation(f"attempt {ctx.attempt} of {ctx.task_id} begins again")
+        self.begun.add((ctx.task_id, ctx.attempt))
+
+
+@handler("works", backoff=BACKOFF)
+async def works(ctx: Context, for_s: float) -> int:
+    ctx.use(Witness).begin(ctx)
+    await asyncio.sleep(for_s)
+    return ctx.attempt
+
+
+@handler("flaky", max_attempts=4, backoff=BACKOFF)
+async def flaky(ctx: Context, failures: int) -> int:
+    ctx.use(Witness).begin(ctx)
+    await asyncio.sleep(0.05)
+    if ctx.failures < failures:
+        raise ValueError("not yet")
+    return ctx.attempt
+
+
+@handler("doomed", max_attempts=2, backoff=BACKOFF)
+async def doomed(ctx: Context) -> int:
+    ctx.use(Witness).begin(ctx)
+    raise ValueError("never")
+
+
+@handler("late", max_attempts=2, timeout_s=1, backoff=BACKOFF)
+async def late(ctx: Context, deaf: bool) -> int:
+    ctx.use(Witness).begin(ctx)
+    for _ in range(4 if deaf else 1):
+        try:
+            await asyncio.sleep(20)
+        except asyncio.CancelledError:
+            if not deaf:
+                raise
+    return ctx.attempt
+
+
+@handler("naps", backoff=BACKOFF)
+async def naps(ctx: Context, until_attempt: int) -> int:
+    ctx.use(Witness).begin(ctx)
+    if ctx.attempt < until_attempt:
+        ctx.snooze(0.7)
+    return ctx.attempt
+
+
+@handler("parent", backoff=BACKOFF)
+async def parent(ctx: Context, name: str) -> int:
+    ctx.use(Witness).begin(ctx)
+    ctx.submit(*(task(works, for_s=0.1).options(idempotency_key=f"{name}/{n}") for n in range(2)))
+    await asyncio.sleep(0.2)
+    if ctx.failures < 1:
+        raise ValueError("after it has submitted")
+    return ctx.attempt
+
+
+@handler("poison", backoff=BACKOFF)
+async def poison(ctx: Context) -> int:
+    """Its process dies of it."""
+    ctx.use(Witness).begin(ctx)
+    ctx.use(Witness).kill_this_node()
+    await asyncio.sleep(20)
+    return ctx.attempt
+
+
+def registry() -> Registry:
+    return Registry(works, flaky, doomed, late, naps, parent, poison)

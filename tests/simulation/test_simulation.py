@@ -1,0 +1,70 @@
+"""Two hundred worlds in which everything goes wrong that may. A failing seed is named with its last events; replay it
+with `python -m tests.simulation.replay SEED`, and put it into REGRESSIONS.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from runtime.core.task import AttemptKind
+from tests.simulation.sim_handlers import registry
+from tests.simulation.sim_world import simulate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SEEDS: Final = 200
+_CHUNK: Final = 20
+REGRESSIONS: Final = (376,)  # a drain that was longer than a lease
+REGISTRY: Final = registry()
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Thousands of expected warnings would be kept for a report."""
+    level = logging.getLogger("actors").level
+    logging.getLogger("actors").setLevel(logging.ERROR)
+    yield
+    logging.getLogger("actors").setLevel(level)
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, _CHUNK))
+def test_whatever_goes_wrong_nothing_is_lost_and_nothing_counts_twice(first: int) -> None:
+    for seed in range(first, first + _CHUNK):
+        simulate(seed, REGISTRY)
+
+
+@pytest.mark.parametrize("seed", REGRESSIONS)
+def test_what_went_wrong_once(seed: int) -> None:
+    simulate(seed, REGISTRY)
+
+
+def test_these_worlds_are_bad_enough() -> None:
+    """Else the tests above would say nothing."""
+    seen: Counter[str] = Counter()
+    for seed in range(30):
+        tables = simulate(seed, REGISTRY).tables
+        seen.update(str(outcome.status.state) for outcome in tables.outcomes.values())
+        seen.update(each.kind.name for attempts in tables.attempts.values() for each in attempts.values())
+        seen.update(f"{outcome.crashes} crashes" for outcome in tables.outcomes.values())
+    kinds = [kind.name for kind in AttemptKind if kind is not AttemptKind.REPLAYED]
+    assert all(seen[each] >= 20 for each in (*kinds, "succeeded", "failed", "cancelled")), seen
+    assert seen["2 crashes"] >= 1, seen
+
+
+def test_one_seed_has_one_history_in_every_process() -> None:
+    here = [simulate(7, REGISTRY).fingerprint for _ in range(2)]
+    there = [
+        subprocess.run(
+            [sys.executable, "-m", "tests.simulation.replay", "7", "--fingerprint"],
+            env={"PYTHONHASHSEED": hash_seed, "PATH": ""}, capture_output=True, text=True, check=True,
+        ).stdout.strip()
+        for hash_seed in ("1", "2")
+    ]  # fmt: skip
+    assert {*map(str, here), *there} == {str(here[0])}
