@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,12 +54,15 @@ class Failure:
     at: datetime
 
 
+News = tuple[
+    UUID, str, State, int, str | None, float | None
+]  # id, handler, state, attempt, error type, run_s
+
+
 class EventLog:
     def __init__(self, wall: Callable[[], datetime], keep: int = EVENTS_KEPT) -> None:
         self._wall = wall
-        self._kept: deque[tuple[UUID, str, State, int, datetime, str | None, float | None]] = deque(
-            maxlen=keep
-        )
+        self._kept: deque[tuple[datetime, News]] = deque(maxlen=keep)
         self._next = 1
         self._readers: set[asyncio.Event] = set()
 
@@ -72,10 +75,20 @@ class EventLog:
         error_type: str | None = None,
         run_s: float | None = None,
     ) -> None:
-        self._kept.append((task_id, handler, state, attempt, self._wall(), error_type, run_s))
-        self._next += 1
+        self.publish_all([(task_id, handler, state, attempt, error_type, run_s)])
+
+    def publish_all(self, news: Sequence[News]) -> None:
+        """Several at the same instant."""
+        at = self._wall()
+        self._kept.extend([(at, one) for one in news])
+        self._next += len(news)
         for reader in self._readers:
             reader.set()
+
+    @property
+    def is_read(self) -> bool:
+        """Whether anybody follows the log now."""
+        return bool(self._readers)
 
     @contextmanager
     def subscribe(self, after: int | None = None) -> Iterator[AsyncIterator[TaskEvent | Gap]]:
@@ -111,7 +124,7 @@ class EventLog:
                 error_type=error_type, run_s=run_s,
             )
             for index in range(first, last)
-            for id_, handler, state, attempt, at, error_type, run_s in (self._kept[index],)
+            for at, (id_, handler, state, attempt, error_type, run_s) in (self._kept[index],)
         ]  # fmt: skip
 
 

@@ -7,13 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from actors.activity import News
 from actors.executor.bodies import Run
 from actors.executor.settling import Settled
 from actors.world import World
-from runtime.core.task import Claim, Finish, Requeue, State, Verdict
+from runtime.core.task import Claim, ErrorInfo, Finish, Requeue, State, Status, Verdict
 
 log = logging.getLogger(__name__)
 
+_STATES: Final = tuple(status.state for status in Status)  # by status
 _LATENCY_SAMPLES_MAX: Final = 20  # per batch: percentiles for people need no more
 
 
@@ -34,12 +36,15 @@ class Reporter:
             self._telemetry.observe("task_wait_seconds", samples, handler=handler)
 
     def started(self, run: Run) -> None:
-        self._activity.events.publish(run.claim.id, run.handler.name, State.RUNNING, run.claim.attempt)
+        """Starts are told only while somebody follows: twice the events would be kept half as long."""
+        if self._activity.events.is_read:
+            self._activity.events.publish(run.claim.id, run.handler.name, State.RUNNING, run.claim.attempt)
 
     def settled(self, batch: Sequence[Settled]) -> None:
-        finished: Counter[tuple[str, str]] = Counter()
+        finished: dict[str, list[int]] = {}  # by handler: how many of each status
         requeued: Counter[tuple[str, str]] = Counter()
         run_times: dict[str, list[float]] = {}
+        news: list[News] = []
         fenced = 0
         for one in batch:
             run, move = one.run, one.move
@@ -48,59 +53,57 @@ class Reporter:
                 log.warning("fenced: attempt %d of %s is not the newest", run.claim.attempt, run.claim.id)
                 continue
             handler = run.handler.name
-            if run.started_s:
-                run_times.setdefault(handler, []).append(run.ended_s - run.started_s)
+            run_s = run.ended_s - run.started_s if run.started_s else None
+            if run_s is not None:
+                run_times.setdefault(handler, []).append(run_s)
+            error_type = move.error.type if move.error is not None else None
             if isinstance(move, Finish):
-                finished[handler, move.status.name.lower()] += 1
-                self._finished(run, move)
+                finished.setdefault(handler, [0] * len(Status))[move.status] += 1
+                news.append(
+                    (run.claim.id, handler, _STATES[move.status], run.claim.attempt, error_type, run_s)
+                )
             else:
                 requeued[handler, move.kind.name.lower()] += 1
-                self._requeued(run, move)
+                state = State.SCHEDULED if move.delay_s > 0 else State.READY
+                news.append((run.claim.id, handler, state, run.claim.attempt, error_type, None))
+            if move.error is not None:
+                self._erred(run, move, move.error)
+        self._activity.events.publish_all(news)
         self._count(finished, requeued, run_times, fenced)
         for one in batch[:_LATENCY_SAMPLES_MAX]:
             if isinstance(one.move, Finish) and one.run.started_s:
                 self._activity.latency(max(0.0, one.run.claim.waited_s) + one.run.ended_s - one.run.started_s)
 
-    def _finished(self, run: Run, move: Finish) -> None:
-        error_type = move.error.type if move.error else None
-        run_s = run.ended_s - run.started_s if run.started_s else None
-        self._activity.events.publish(
-            run.claim.id, run.handler.name, move.status.state, run.claim.attempt, error_type, run_s
-        )
-        if move.error is not None and move.status.state is State.FAILED:
+    def _erred(self, run: Run, move: Finish | Requeue, error: ErrorInfo) -> None:
+        final = isinstance(move, Finish)
+        if isinstance(move, Finish):
+            if move.status is not Status.FAILED:
+                return
             log.warning(
                 "%s failed for good: task %s, attempt %d: %s: %s",
-                run.handler.name, run.claim.id, run.claim.attempt, move.error.type, move.error.message,
+                run.handler.name, run.claim.id, run.claim.attempt, error.type, error.message,
             )  # fmt: skip
-            self._failed(run, move.error.type, move.error.message, final=True)
-
-    def _requeued(self, run: Run, move: Requeue) -> None:
-        error_type = move.error.type if move.error else None
-        state = State.SCHEDULED if move.delay_s > 0 else State.READY
-        self._activity.events.publish(run.claim.id, run.handler.name, state, run.claim.attempt, error_type)
-        if move.error is not None:
-            self._failed(run, move.error.type, move.error.message, final=False)
-
-    def _failed(self, run: Run, error_type: str, message: str, *, final: bool) -> None:
         self._activity.failed(
             run.claim.id,
             run.handler.name,
             run.claim.attempt,
             final=final,
-            error_type=error_type,
-            message=message,
+            error_type=error.type,
+            message=error.message,
         )
 
     def _count(
         self,
-        finished: Counter[tuple[str, str]],
+        finished: dict[str, list[int]],
         requeued: Counter[tuple[str, str]],
         run_times: dict[str, list[float]],
         fenced: int,
     ) -> None:
-        for (handler, outcome), count in finished.items():
-            self._telemetry.count("tasks_finished_total", count, handler=handler, outcome=outcome)
-            self._activity.rates.add(outcome, count)
+        for handler, counts in finished.items():
+            for state, count in zip(_STATES, counts, strict=True):
+                if count:
+                    self._telemetry.count("tasks_finished_total", count, handler=handler, outcome=state.value)
+                    self._activity.rates.add(state.value, count)
         for (handler, kind), count in requeued.items():
             self._telemetry.count("attempts_requeued_total", count, handler=handler, kind=kind)
             self._activity.rates.add(kind, count)

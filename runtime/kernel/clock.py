@@ -57,10 +57,13 @@ def settle(future: asyncio.Future[T], value: T) -> None:
 
 
 class SystemClock:
-    """The running loop's time; under a virtual-time loop it is virtual."""
+    """The running loop's time, so under a virtual-time loop it is virtual; or a given monotonic clock's."""
+
+    def __init__(self, now_s: Callable[[], float] | None = None) -> None:
+        self._now_s = now_s
 
     def now_s(self) -> float:
-        return asyncio.get_running_loop().time()
+        return asyncio.get_running_loop().time() if self._now_s is None else self._now_s()
 
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
         return asyncio.get_running_loop().call_later(delay_s, callback)
