@@ -73,6 +73,9 @@ class LeaseKeeper:
                 if not self._leaving:
                     self._lost(dead)
                 return
+            except Exception:  # a node that forgot its lease would be deaf and never know
+                log.exception("renewing the lease failed; it is tried again")
+                await self._wait(_RETRY_S)
 
     async def _renew_until_stopped(self, members: Renewing) -> None:
         while not self._stop.is_set():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
@@ -71,7 +72,10 @@ def test_away_for_longer_than_a_lease(rig: Rig) -> None:
     refusals = []
     while time.monotonic() < began_s + LEASE_S * 1.5:
         refusals += [node.post("quick", key="while-away") for node in nodes]
-    rig.stage.release("through-absence")  # they end while nobody can hear of it
+        threading.Event().wait(0.02)  # a load, not a benchmark
+    said = nodes[0].process.lines_read
+    rig.stage.release("through-absence")
+    nodes[0].process.wait_line("outcomes wait for the record", after=said)
     rig.record.start()
     assert {answer.status for answer in refusals} == {503}
     assert all("retry-after" in answer.headers for answer in refusals)
@@ -93,12 +97,17 @@ def test_frozen_under_load(rig: Rig) -> None:
         rig.record.freeze()
         before = len(load.answers)
         thaw_s = time.monotonic() + FROZEN_S
-        with ThreadPoolExecutor(4) as clients:
+        with ThreadPoolExecutor(20) as clients:
+            # two flushes hold what came first, all others wait behind them
+            queued = []
+            for number in range(10):
+                queued.append(clients.submit(nodes[0].post, "quick", key=f"behind-{number}"))
+                threading.Event().wait(0.03)  # one after the other, or one flush takes them all
             waits = [clients.submit(node.ask, "GET", f"/v1/tasks/{ids[0]}?wait=5") for node in nodes]
             alive = [node.ask("GET", "/livez").status for node in nodes]
             ready = [clients.submit(node.ask, "GET", "/readyz") for node in nodes]
             assert alive == [200, 200]
-            refused = [answer.result() for answer in ready + waits]
+            refused = [answer.result() for answer in queued + ready + waits]
         rig.stage.release("through-freeze")
         load.wait_answers(until_s=thaw_s)
         met = refused + load.answers[before + 3 :]  # the first of each client may have been sent before
