@@ -1,0 +1,158 @@
+"""Every example is loaded as a node would load it, and run."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from actors import Harness, Task
+from runtime.core.task import AttemptKind, State
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("0*.py"))
+LINES_MAX = 60
+
+
+def example(number: str) -> Any:
+    [path] = [path for path in EXAMPLES if path.name.startswith(number)]
+    return importlib.import_module(f"examples.{path.stem}")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_short_and_says_how_to_run_it(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= LINES_MAX
+    assert f"examples/{path.name}" in "\n".join(lines)
+
+
+def test_noria_check_accepts_all_of_them() -> None:
+    command = [sys.executable, "-m", "node.cli", "check", *(str(path.relative_to(ROOT)) for path in EXAMPLES)]
+    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=50)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    for path in EXAMPLES:
+        assert path.name in checked.stdout
+
+
+async def test_01_hello() -> None:
+    hello = example("01")
+    async with Harness(hello.greet) as harness:
+        greeted = await harness.submit(Task(handler="greet", payload={"name": "Ada"}))
+        assert greeted.result == {"text": "Hello, Ada!", "attempt": 1}
+
+
+async def test_02_retry_and_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = example("02")
+    charge = Task(handler="charge", payload={"card": "4711", "cents": 1999})
+    async with Harness(bank.charge) as harness:
+        charged = await harness.submit(charge)
+        assert charged.result == f"{charged.id}: 1999 from 4711"
+        nothing = await harness.submit(Task(handler="charge", payload={"card": "4711", "cents": 0}))
+        assert (nothing.state, nothing.error and nothing.error.type) == (State.FAILED, "Fail")
+
+        async def busy_for_s(self: object) -> float:
+            return 30.0
+
+        monkeypatch.setattr(bank.Bank, "busy_for_s", busy_for_s)
+        waiting = await harness.submit(charge)
+        await harness.advance(29)
+        assert waiting.attempt == 1
+        await harness.run_until_idle()
+        assert (waiting.state, waiting.failures) == (State.FAILED, 5)
+        monkeypatch.undo()
+
+        async def refuse(self: object, *args: object, **kwargs: object) -> str:
+            raise PermissionError("stolen")
+
+        monkeypatch.setattr(bank.Bank, "charge", refuse)
+        refused = await harness.submit(charge)
+        assert (refused.state, refused.failures) == (State.FAILED, 1)
+
+
+async def test_03_resources() -> None:
+    resources = example("03")
+    async with Harness(resources.fetch, resources={resources.ClientSession: FakeSession()}) as harness:
+        fetched = await harness.submit(Task(handler="fetch", payload={"url": "http://x/page"}))
+        assert fetched.result == {"url": "http://x/page", "status": 200, "size_bytes": 4}
+        gone = await harness.submit(Task(handler="fetch", payload={"url": "http://x/gone"}))
+        assert (gone.state, gone.error and gone.error.message) == (State.FAILED, "http://x/gone is gone")
+
+
+async def test_03_the_real_resource_is_opened_and_closed() -> None:
+    resources = example("03")
+    async with Harness(resources.fetch, resources.http) as harness:
+        refused = await harness.submit(Task(handler="fetch", payload={"url": "http://127.0.0.1:1/"}))
+        assert refused.state is State.SCHEDULED
+        assert refused.error is not None
+        assert refused.error.type == "aiohttp.client_exceptions.ClientConnectorError"
+
+
+async def test_04_threads_and_processes(tmp_path: Path) -> None:
+    bodies = example("04")
+    path = tmp_path / "text"
+    await asyncio.to_thread(path.write_text, "one two\nthree\n")
+    async with Harness(bodies.tally, bodies.count_primes) as harness:
+        tallied = await harness.submit(Task(handler="tally", payload={"path": str(path)}))
+        counted = await harness.submit(Task(handler="count_primes", payload={"below": 1000}))
+        assert tallied.result == {"lines": 2, "words": 3, "bytes": 14}
+        assert counted.result == 168
+
+
+async def test_05_snooze_and_progress() -> None:
+    patience = example("05")
+    async with Harness(patience.await_delivery, patience.import_rows) as harness:
+        awaited = await harness.submit(Task(handler="await_delivery", payload={"parcel": "p"}))
+        imported = await harness.submit(Task(handler="import_rows", payload={"rows": 2500}))
+        await harness.run_until_idle()
+        assert awaited.result == "p was delivered; asked 4 times, failed 0"
+        assert [each.kind for each in awaited.attempts] == [AttemptKind.SNOOZED] * 3
+        assert imported.result == 2500
+
+
+async def test_06_children(tmp_path: Path) -> None:
+    family = example("06")
+
+    def grow() -> None:
+        (tmp_path / "folder").mkdir()
+        for name in ("a", "folder/b", "folder/c"):
+            (tmp_path / name).write_text(name)
+
+    await asyncio.to_thread(grow)
+    async with Harness(family.walk, family.measure) as harness:
+        walked = await harness.submit(Task(handler="walk", payload={"path": str(tmp_path)}))
+        await harness.run_until_idle()
+        assert walked.result == 2
+        assert sorted(each.result for each in await harness.tasks("measure")) == [1, 8, 8]
+
+
+async def test_07_testing() -> None:
+    testing = example("07")
+    tests = [getattr(testing, name) for name in dir(testing) if name.startswith("test_")]
+    assert len(tests) == 2
+    for test in tests:
+        await test()
+
+
+class FakeSession:
+    def get(self, url: str) -> FakeResponse:
+        return FakeResponse(404 if url.endswith("gone") else 200)
+
+
+class FakeResponse:
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    def raise_for_status(self) -> None: ...
+
+    async def read(self) -> bytes:
+        return b"page"
