@@ -19,6 +19,7 @@ FORBIDDEN = {
     "actors": ("runtime.adapters", "node"),
     "node/client": ("runtime.adapters", "runtime.kernel", "node.http", "node.wiring"),
 }  # fmt: skip
+KNOW_ADAPTERS = ("runtime/adapters/", "runtime/standalone.py", "node/")  # all others know ports only
 FUNCTION_LINES_MAX = 60
 
 
@@ -41,6 +42,13 @@ def test_imports_point_down(path: Path) -> None:
         if place.startswith(folder + "/"):
             wrong = {name for name in used for ban in banned if name == ban or name.startswith(ban + ".")}
             assert not wrong, f"{place} may not import {', '.join(sorted(wrong))}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_adapters_are_known_in_few_places(path: Path) -> None:
+    if not path.relative_to(ROOT).as_posix().startswith(KNOW_ADAPTERS):
+        used = imports(ast.parse(path.read_text(encoding="utf-8")))
+        assert not {name for name in used if name.startswith("runtime.adapters")}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

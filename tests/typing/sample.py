@@ -14,7 +14,7 @@ from aiohttp import ClientSession
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
-from actors import Actor, Backoff, Context, Fail, Retry, Task, actor, field, handler, lifespan, task
+from actors import Actor, Backoff, Context, Fail, Harness, Retry, Task, actor, field, handler, lifespan, task
 
 
 @dataclass
@@ -128,3 +128,10 @@ anything: Task[object] = scraping  # a task of a Page is a task of an object
 
 def read(body: bytes) -> Page:
     return scraping.decode_result(body)
+
+
+async def rehearse(session: ClientSession) -> Page:
+    async with Harness(scrape, fingerprint, resources={ClientSession: session}) as harness:
+        scraped = await harness.submit(scraping)
+        await harness.advance(60)
+        return assert_type(scraped.result, Page)
