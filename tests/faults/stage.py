@@ -153,9 +153,9 @@ class Stage:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, connection.makefile("r", encoding="utf-8") as lines:
-            body = Appearance(
-                **json.loads(lines.readline()), started_s=time.monotonic(), connection=connection
-            )
+            if not (hello := lines.readline()):
+                return  # it died before it said who it is
+            body = Appearance(**json.loads(hello), started_s=time.monotonic(), connection=connection)
             with self._news:
                 self._seen.append(body)
                 if (word := self._orders.get(body.name, GO)) is not None:

@@ -55,6 +55,7 @@ def test_a_sound_history_passes() -> None:
         replace(SOUND, submissions=[*SOUND.submissions, replace(LOST, key="z")]),  # it had not
         replace(SOUND, outcomes=[], running=["t"], final=False),
         replace(SOUND, bodies=[replace(FIRST, ended_s=9), SECOND], frozen=frozenset({10})),
+        replace(SOUND, bodies=[replace(FIRST, started_s=5, ended_s=6), SECOND], frozen=frozenset({10})),
         History(submissions=[LOST], tasks=[TASK], outcomes=[Outcome(id="t", attempt=0, status=CANCELLED)]),
         replace(
             SOUND, bodies=[], outcomes=[Outcome(id="t", attempt=2, status=FAILED, failures=1, crashes=1)]
@@ -116,7 +117,7 @@ BROKEN = {
     ],
     "attempts of a task do not overlap": [
         replace(SOUND, bodies=[replace(FIRST, ended_s=3.5), SECOND]),
-        replace(SOUND, bodies=[replace(FIRST, started_s=5, ended_s=6), SECOND], frozen=frozenset({10})),
+        replace(SOUND, bodies=[replace(FIRST, started_s=5, ended_s=6), SECOND], frozen=frozenset({11})),
     ],
     "nobody is declared dead without a fault": [replace(SOUND, faulted=frozenset())],
 }

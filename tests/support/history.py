@@ -259,9 +259,7 @@ def _apart(history: History) -> Iterator[str]:
         by_id[body.id].append(body)
     for task_id, bodies in by_id.items():
         for earlier, later in pairwise(sorted(bodies, key=lambda body: body.attempt)):
-            if later.started_s < earlier.started_s:
-                yield f"{task_id}: attempt {later.attempt} began before attempt {earlier.attempt}"
-            elif later.started_s < earlier.ended_s and earlier.pid not in history.frozen:
+            if later.started_s < earlier.ended_s and earlier.pid not in history.frozen:
                 yield f"{task_id}: attempt {later.attempt} began before attempt {earlier.attempt} had ended"
 
 
