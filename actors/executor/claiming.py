@@ -31,7 +31,10 @@ class Claiming:
         self._newest_due: dict[int, datetime] = {}
 
     def waits(self, band: int) -> None:
-        """Rows of this band wait and are due."""
+        """Rows of this band wait and are due. Those that others have to serve are no backlog of this node."""
+        known = self._world.bands.get(band)
+        if known is None or self._world.serves(known) is None:
+            return
         self._world.capacity.put_in_backlog(band)
         if band in self._kinds:
             self._lanes[self._kinds[band]].wake(band)

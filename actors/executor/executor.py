@@ -92,6 +92,7 @@ class Executor(Behavior[Message]):
         self._pools = {kind: self._pool(world.limits.of(kind)) for kind in Kind}
         self._due: list[tuple[float, int]] = []  # (when, band), a heap
         self._pulling = False
+        self._sweep_next = False
         self._draining: _Draining | None = None
 
     def _pool(self, size: int) -> Pool:
@@ -156,8 +157,13 @@ class Executor(Behavior[Message]):
     # -- claiming -----------------------------------------------------------------------------------
 
     def _pull(self, *, sweep: bool = False) -> None:
-        """Claim more, if there is room and something may wait. One pull at a time; what it frees, the next takes."""
-        if not self._pulling and (takes := self._claiming.takes(sweep=sweep)):
+        """Claim more, if there is room and something may wait. One pull at a time; what it frees, the next takes.
+
+        A sweep that finds a pull under way is the next one: else a busy node, which always pulls, would never sweep.
+        """
+        self._sweep_next = self._sweep_next or sweep
+        if not self._pulling and (takes := self._claiming.takes(sweep=self._sweep_next)):
+            self._sweep_next = False
             self._send_pull(takes, alone=False)
 
     def _send_pull(self, takes: Sequence[Take], *, alone: bool) -> None:
@@ -371,7 +377,10 @@ class Executor(Behavior[Message]):
 
     def _drain(self, reply: Reply[Drained], within_s: float) -> None:
         self._world.capacity.close("drain")
-        self._draining = _Draining(reply, self._world.clock.now_s() + within_s)
+        until_s = self._world.clock.now_s() + within_s
+        if self._draining is None:
+            self._draining = _Draining(until_s)
+        self._draining.join(reply, until_s)
         for pool in self._pools.values():
             self._withdraw(pool)
         self._finish_drain()
@@ -420,11 +429,16 @@ class Executor(Behavior[Message]):
 
 
 class _Draining:
-    def __init__(self, reply: Reply[Drained], until_s: float) -> None:
-        self._reply: Reply[Drained] | None = reply
+    def __init__(self, until_s: float) -> None:
         self.until_s = until_s
+        self._replies: list[Reply[Drained]] = []
         self._finished = 0
         self._released = 0
+
+    def join(self, reply: Reply[Drained], until_s: float) -> None:
+        """One more wants it, and perhaps sooner."""
+        self._replies.append(reply)
+        self.until_s = min(self.until_s, until_s)
 
     def count(self, move: Move) -> None:
         if isinstance(move, Finish):
@@ -433,6 +447,6 @@ class _Draining:
             self._released += 1
 
     def finish(self) -> None:
-        if self._reply is not None:
-            self._reply.send(Drained(self._finished, self._released))
-            self._reply = None
+        for reply in self._replies:
+            reply.send(Drained(self._finished, self._released))
+        self._replies.clear()

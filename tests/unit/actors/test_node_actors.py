@@ -10,7 +10,7 @@ import pytest
 
 from actors import Context, handler, task
 from actors.authoring.registry import Kind
-from actors.executor.messages import SuspectsWait
+from actors.executor.messages import SuspectsWait, Waits
 from actors.router.messages import AwaitEnd
 from actors.world import Keeping
 from runtime.core import decisions
@@ -85,6 +85,38 @@ async def test_a_paused_handler_waits_and_goes_on() -> None:
         assert waiting.state is State.SUCCEEDED
 
 
+async def test_a_sweep_comes_although_a_pull_is_always_under_way() -> None:
+    async with Rig(gated, quick, concurrency=2) as rig:
+        seen = await rig.submit(task(quick).options(delay_s=1))
+        await rig.advance(1)  # from here on its band is pulled from a watermark on
+        assert seen.state is State.SUCCEEDED
+        asked: list[Take] = []
+        holding = asyncio.Event()
+        real = rig.store.pull
+
+        async def slow_pull(takes: list[Take], incarnation: int, *, alone: bool = False) -> Any:
+            asked.extend(takes)
+            await holding.wait()
+            return await real(takes, incarnation, alone=alone)
+
+        rig.store.pull = slow_pull  # type: ignore[method-assign, assignment] # as on a slow record
+        rig.actors.executor.tell(Waits(frozenset({rig.band_of(seen)})))
+        await rig.advance(1.2)
+        before = len(asked)
+        assert before
+        holding.set()
+        await rig.settle()
+        assert len(asked) > before
+        assert all(take.since is None for take in asked[before:][:1])
+
+
+async def test_bands_that_others_serve_are_no_backlog() -> None:
+    async with Rig(quick) as rig:
+        foreign = await rig.submit(task(quick).options(requires=["gpu"]))
+        await rig.advance(2)
+        assert (foreign.state, list(rig.world.capacity.backlog)) == ("ready", [])
+
+
 # -- drain ------------------------------------------------------------------------------------------
 
 
@@ -114,6 +146,15 @@ async def test_drain_hands_back_what_does_not_end_in_time_and_burns_nothing() ->
         for each in running:
             assert (each.state, each.attempt, each.failures, each.view.crashes) == (State.READY, 1, 0, 0)
             assert each.attempts[0].kind is AttemptKind.RELEASED
+
+
+async def test_a_drain_may_be_asked_for_twice_and_the_sooner_counts() -> None:
+    async with Rig(gated) as rig:
+        running = await rig.submit(task(gated))
+        first, second = rig.draining(within_s=60), rig.draining(within_s=2)
+        await rig.advance(2.2)
+        assert [(await each).released for each in (first, second)] == [1, 1]
+        assert running.state is State.READY
 
 
 async def test_a_body_that_does_not_listen_neither_blocks_a_drain_nor_burns_a_budget() -> None:
