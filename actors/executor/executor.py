@@ -37,6 +37,7 @@ from actors.executor.bodies import (
 from actors.executor.claiming import Claiming
 from actors.executor.housekeeping import Housekeeping
 from actors.executor.messages import (
+    AnswerLost,
     Born,
     CancelRun,
     Claimed,
@@ -137,6 +138,8 @@ class Executor(Behavior[Message]):
                 ctx.after(_SECOND_S, Second(), key="second")
             case Refresh():
                 self._detach(self._housekeeping.once())
+            case AnswerLost():
+                self._housekeeping.audit_soon()
             case Waits(bands):
                 self._on_waits(bands)
             case DueLater(items):

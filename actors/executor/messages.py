@@ -59,6 +59,11 @@ class Refresh(Control):
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerLost(Control):
+    """Tasks may have been born running here without our knowing: look soon for what we do not know."""
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """One body that runs now, for people."""
 
@@ -124,6 +129,7 @@ Message = (
     | CancelRun
     | SuspectsWait
     | Refresh
+    | AnswerLost
     | ListRunning
     | Drain
     | Pulled

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final, assert_never
 from uuid import UUID
 
-from actors.executor.messages import Born, DueLater, Waits
+from actors.executor.messages import AnswerLost, Born, DueLater, Waits
 from actors.executor.messages import Message as ExecutorMessage
 from actors.intake import Prepared
 from actors.router.accepting import Accepted, Accepting, Group
@@ -75,11 +75,12 @@ class Router(Behavior[Message]):
         born: list[tuple[Claim, Prepared]] = []
         due: set[int] = set()
         later: list[tuple[int, float]] = []
-        stored = 0
+        stored, lost = 0, False
         for group, answer in batch:
             if isinstance(answer, Exception):
                 give_back(self._world, group.tasks)
                 group.reply.fail(answer)
+                lost = lost or any(prepared.task.born_on is not None for prepared in group.tasks)
                 continue
             for prepared, acceptance in zip(group.tasks, answer, strict=True):
                 if not isinstance(acceptance, Stored):
@@ -103,6 +104,8 @@ class Router(Behavior[Message]):
             self._executor.tell(
                 Born(tuple(claim for claim, _ in born), tuple(prepared.args for _, prepared in born))
             )
+        if lost:
+            self._executor.tell(AnswerLost())
         if due:
             self._executor.tell(Waits(frozenset(due)))
         if later:
