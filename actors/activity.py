@@ -96,12 +96,12 @@ class EventLog:
         news = asyncio.Event()
         self._readers.add(news)
         try:
-            yield self._read(self._next - 1 if after is None else after, news)
+            newest = self._next - 1  # a greater number is of an earlier start of this node
+            yield self._read(newest if after is None else min(after, newest), news)
         finally:
             self._readers.discard(news)
 
-    async def _read(self, after: int, news: asyncio.Event) -> AsyncIterator[TaskEvent | Gap]:
-        position = min(after, self._next - 1)  # a number from the future is of an earlier start of this node
+    async def _read(self, position: int, news: asyncio.Event) -> AsyncIterator[TaskEvent | Gap]:
         while True:
             news.clear()
             oldest = self._next - len(self._kept)
