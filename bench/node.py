@@ -19,7 +19,12 @@ import asyncpg
 import orjson
 from rig import Rig, percentile, rig, until_idle
 
-PAYLOAD = {"user_id": 123456, "email": "someone.with.a.name@example.org", "tags": ["alpha", "beta"], "note": "x" * 80}
+PAYLOAD = {
+    "user_id": 123456,
+    "email": "someone.with.a.name@example.org",
+    "tags": ["alpha", "beta"],
+    "note": "x" * 80,
+}
 JSON = {"Content-Type": "application/json"}
 BATCH = 500
 
@@ -46,7 +51,9 @@ async def post_batches(session: aiohttp.ClientSession, url: str, handler: str, c
     await asyncio.gather(*(one(first) for first in range(0, count, BATCH)))
 
 
-async def measured(place: Rig, name: str, count: int, work: Callable[[aiohttp.ClientSession], Awaitable[None]]) -> float:
+async def measured(
+    place: Rig, name: str, count: int, work: Callable[[aiohttp.ClientSession], Awaitable[None]]
+) -> float:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=128)) as session:
         before, began_s = place.cpu_s(), time.monotonic()
         await work(session)
@@ -87,7 +94,9 @@ async def single(place: Rig) -> None:
 
 async def io(place: Rig) -> None:
     for _ in range(2):
-        await measured(place, "50 ms of I/O, 500 wide", 20_000, lambda s: post_batches(s, place.url, "io", 20_000))
+        await measured(
+            place, "50 ms of I/O, 500 wide", 20_000, lambda s: post_batches(s, place.url, "io", 20_000)
+        )
 
 
 async def latency(place: Rig) -> None:
@@ -106,7 +115,9 @@ async def latency(place: Rig) -> None:
         for number in range(1_000):
             await asyncio.sleep(max(0.0, began_s + number / 100 - time.monotonic()))
             group.create_task(one(session))
-    print(f"latency at 100/s       posted → result p50 {percentile(seen, 50) * 1e3:.1f} ms, p99 {percentile(seen, 99) * 1e3:.1f} ms")
+    print(
+        f"latency at 100/s       posted → result p50 {percentile(seen, 50) * 1e3:.1f} ms, p99 {percentile(seen, 99) * 1e3:.1f} ms"
+    )
 
 
 async def backlog(place: Rig) -> None:
@@ -118,7 +129,9 @@ async def backlog(place: Rig) -> None:
     left, took_s = await connection.fetchval("SELECT count(*) FROM noria.waiting"), time.monotonic() - began_s
     await connection.close()
     rate = (first - left) / took_s
-    print(f"drain, 1 M waiting     {rate:>9,.0f}/s, {rate / empty:.2f} of the rate of the empty queue; memory {place.memory_mib():.0f} MiB")
+    print(
+        f"drain, 1 M waiting     {rate:>9,.0f}/s, {rate / empty:.2f} of the rate of the empty queue; memory {place.memory_mib():.0f} MiB"
+    )
 
 
 async def load_waiting(dsn: str, count: int) -> None:

@@ -75,7 +75,7 @@ async def until_ready(url: str, node: subprocess.Popen[bytes]) -> None:
                 async with session.get(f"{url}/readyz") as answer:
                     if answer.status == 200:
                         return
-            await asyncio.sleep(0.05)  # noqa: ASYNC110 - another process's readiness has no event here
+            await asyncio.sleep(0.05)
     raise SystemExit(f"the node ended with code {node.returncode}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
@@ -20,6 +21,9 @@ _ROOT: Final = Path(__file__).parents[1]
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # a shell starts what runs in the background with SIGINT ignored, and every child would inherit that
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "allow_blocking(reason): our code may block the loop here")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shlex
 import signal
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -67,8 +69,13 @@ def _table(handlers: Sequence[Found]) -> list[str]:
     shown = handlers[:_HANDLERS_SHOWN]
     width = max(len(h.name) for h in shown)
     lines = [f"  {len(handlers)} handler{'s' if len(handlers) > 1 else ''}"]
-    lines += [f"    {h.name:<{width}}  {h.source}" for h in shown]
+    lines += [f"    {h.name:<{width}}  {_from_here(h.source)}" for h in shown]
     return lines + ([f"    and {more} more"] if (more := len(handlers) - len(shown)) else [])
+
+
+def _from_here(source: str) -> str:
+    """Short where it lies below the current folder; terminals open both."""
+    return source.removeprefix(f"{Path.cwd()}{os.sep}")
 
 
 def curl(url: str, handler: Found) -> str:
