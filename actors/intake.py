@@ -146,7 +146,7 @@ class Intake:
         return checked
 
     def _check(self, spec: TaskSpec) -> _Checked | Errors:
-        errors = _check_bounds(spec)
+        errors = [] if _is_plain(spec) else _check_bounds(spec)
         handler = self._registry.get(spec.handler)
         if handler is None:
             return [*errors, ("/handler", self._unknown(spec.handler))]
@@ -154,10 +154,11 @@ class Intake:
             payload, args = handler.accept(spec.payload)
         except InvalidInput as refused:
             return [*errors, *((pointer.removeprefix("#"), detail) for pointer, detail in refused.errors)]
-        errors += _size_fault("/payload", payload, PAYLOAD_BYTES_MAX)
+        if len(payload) > PAYLOAD_BYTES_MAX:
+            errors.append(_size_fault("/payload", payload, PAYLOAD_BYTES_MAX))
         metadata = orjson.dumps(spec.metadata) if spec.metadata else None
-        if metadata is not None:
-            errors += _size_fault("/metadata", metadata, METADATA_BYTES_MAX)
+        if metadata is not None and len(metadata) > METADATA_BYTES_MAX:
+            errors.append(_size_fault("/metadata", metadata, METADATA_BYTES_MAX))
         return errors or _Checked(spec, handler, _combination(spec, handler), payload, metadata, args)
 
     def _unknown(self, name: str) -> str:
@@ -237,8 +238,23 @@ def spec_of(
     )
 
 
+def _is_plain(spec: TaskSpec) -> bool:
+    """Whether nothing optional is set that could be out of bounds; most tasks are so."""
+    return (
+        spec.idempotency_key is None
+        and spec.actor_key is None
+        and spec.timeout_s is None
+        and spec.max_attempts is None
+        and spec.delay_s is None
+        and spec.run_at is None
+        and spec.expires_at is None
+        and not spec.requires
+        and not spec.prefers
+    )
+
+
 def _check_bounds(spec: TaskSpec) -> Errors:
-    """(pointer, detail) of every value that is out of bounds. Cheap where nothing optional is set."""
+    """(pointer, detail) of every value that is out of bounds."""
     found: list[tuple[str, str | None]] = []
     if spec.idempotency_key is not None:
         found.append(("/idempotency_key", key_fault(spec.idempotency_key)))
@@ -259,9 +275,5 @@ def _check_bounds(spec: TaskSpec) -> Errors:
     return [(pointer, fault) for pointer, fault in found if fault is not None]
 
 
-def _size_fault(pointer: str, body: bytes, bytes_max: int) -> Errors:
-    return (
-        [(pointer, f"{len(body)} bytes as JSON; at most {bytes_max} are allowed")]
-        if len(body) > bytes_max
-        else []
-    )
+def _size_fault(pointer: str, body: bytes, bytes_max: int) -> tuple[str, str]:
+    return pointer, f"{len(body)} bytes as JSON; at most {bytes_max} are allowed"

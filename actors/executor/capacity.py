@@ -50,6 +50,13 @@ class Capacity:
             return 0
         return max(0, self._limits[kind] + self._buffer[kind] - self._taken[kind])
 
+    def worth_pulling(self, kind: Kind) -> bool:
+        """Whether a claim would bring enough: half a buffer, which is one row where bodies are long.
+
+        Without it the first quick body that ends sends a claim for one row, and the others wait for its answer.
+        """
+        return self.room(kind) >= max(1, self._buffer[kind] // 2)
+
     def take(self, kind: Kind, count: int = 1) -> None:
         self._taken[kind] += count
 

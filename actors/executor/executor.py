@@ -323,7 +323,11 @@ class Executor(Behavior[Message]):
         self._settler.put(run, move)
         if self._draining is not None:
             self._draining.count(move)
-        elif not self._pulling and self._world.capacity.backlog:
+        elif (
+            not self._pulling
+            and self._world.capacity.backlog
+            and self._world.capacity.worth_pulling(run.handler.kind)
+        ):
             self._pull()
 
     def _on_abandoned(self, run: Run) -> None:
@@ -409,6 +413,8 @@ class Executor(Behavior[Message]):
         idle = not self._pulling and self._draining is None
         if idle and (take := self._suspects.next_take(now_s)) is not None:
             self._send_pull([take], alone=True)
+        elif idle and self._world.capacity.backlog:
+            self._pull()
         if self._draining is not None:
             if now_s >= self._draining.until_s:
                 self._stop_all(Stop.DRAIN)

@@ -25,9 +25,12 @@ async def submit(
     Raises InvalidInput, Overloaded (nothing was done) or Unavailable (it may have been).
     """
 
+    served: dict[int, bool] = {}
+
     def birth(band: int, handler: HandlerDef) -> int | None:
-        serves = world.serves(world.bands[band]) is not None
-        return world.incarnation if serves and world.capacity.reserve(band, handler) else None
+        if band not in served:
+            served[band] = world.serves(world.bands[band]) is not None
+        return world.incarnation if served[band] and world.capacity.reserve(band, handler) else None
 
     prepared = await world.intake.prepare(specs, birth)
     message = Submit(tuple(prepared))

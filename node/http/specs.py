@@ -68,6 +68,14 @@ def _spec(
             "the node has no encryption keys, so nothing sensitive is stored",
             errors=[(f"{place}/sensitive", "must be false here")],
         )
+    if len(request) <= _PLAIN_FIELDS and "payload" in request:  # handler and payload: most requests
+        return TaskSpec(
+            handler=request["handler"],
+            payload=request["payload"],
+            tenant=principal.tenant,
+            created_by=principal.subject,
+            trace_context=trace,
+        )
     fields: dict[str, Any] = {**request}  # the names are TaskSpec's; only what is given is converted
     for name, convert in _CONVERTED.items():
         if name in fields:
@@ -78,6 +86,7 @@ def _spec(
     return TaskSpec(tenant=principal.tenant, created_by=principal.subject, trace_context=trace, **fields)
 
 
+_PLAIN_FIELDS: Final = 2
 _CONVERTED: Final[Mapping[str, Callable[[Any], Any]]] = {
     "priority": lambda name: None if name is None else LANES[name],
     "requires": tuple,
