@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench
+.PHONY: help setup demo test simulate chaos check bench
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,10 +26,16 @@ demo: $(READY) ## a census of the standard library, with a node killed in the mi
 test: $(READY) ## all tests, on real services that are started where they do not run yet
 	$(BIN)/python -m pytest
 
+simulate: $(READY) ## more seeds of the simulation: make simulate FROM=1 SEEDS=2000
+	$(BIN)/python -m tests.simulation.replay $(or $(FROM),1) $(or $(SEEDS),2000)
+
+chaos: $(READY) ## faults drawn by lot on real processes, then the history is checked
+	$(BIN)/python -m tests.faults.chaos
+
 check: $(READY) ## lint, format and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(READY) ## what the record costs, by statement
-	$(BIN)/python bench/record.py
+bench: $(READY) ## one node over HTTP: rates, latency, CPU of all processes, drain with a million waiting
+	$(BIN)/python bench/node.py

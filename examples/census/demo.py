@@ -17,12 +17,12 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from actors import task
@@ -88,7 +88,8 @@ def noria_dev(port: int, data_dir: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 async def until_ready(client: Client, dev: subprocess.Popen[bytes]) -> None:
-    with console.status("starting a node with its own PostgreSQL ..."):
+    doing = "starting a node with its own PostgreSQL ..."
+    async with telling(lambda: doing), status(doing):
         while dev.poll() is None:
             with contextlib.suppress(Unreachable):
                 if await client.ready():
@@ -98,10 +99,34 @@ async def until_ready(client: Client, dev: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def progress(total: int, text: str) -> AsyncIterator[tuple[Progress, int]]:
+async def status(text: str) -> AsyncIterator[None]:
+    with console.status(text):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def telling(what: Callable[[], str]) -> AsyncIterator[None]:
+    """Where there is no terminal for a moving bar: a line a second, so that nobody waits in silence."""
+
+    async def tell() -> None:
+        while not console.is_terminal:
+            console.print(what())
+            await asyncio.sleep(1)
+
+    teller = asyncio.create_task(tell())
+    try:
+        yield
+    finally:
+        teller.cancel()
+
+
+@contextlib.asynccontextmanager
+async def progress(total: int, text: str) -> AsyncIterator[tuple[Progress, TaskID]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bar:
-        yield bar, bar.add_task(text, total=total)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        row = bar.add_task(text, total=total)
+        async with telling(lambda: f"{text} {bar.tasks[0].completed:.0f} of {total}"):
+            yield bar, row
 
 
 async def count_all(client: Client, files: list[Path], story: Story) -> list[Count]:
@@ -184,7 +209,8 @@ async def run() -> bool:
                 total = await merge_all(client, parts, story)
                 story.work_s = time.monotonic() - began_s
                 await look_back(client, story)
-        with console.status("computing the same directly, in one process ..."):
+        doing = "computing the same directly, in one process ..."
+        async with telling(lambda: doing), status(doing):
             expected = await asyncio.to_thread(
                 lambda: add_up([count_source(path.read_bytes()) for path in files])
             )
