@@ -21,6 +21,11 @@ def main(first: int, rest: list[str]) -> int:
             return 1
         if rest == ["--fingerprint"]:
             sys.stdout.write(f"{record.fingerprint}\n")
+        if count > 1 and (seed - first + 1) % 100 == 0:
+            sys.stdout.write(f"{seed - first + 1} of {count} worlds are sound\n")
+            sys.stdout.flush()
+    if count > 1:
+        sys.stdout.write(f"seeds {first} to {first + count - 1}: every promise was kept\n")
     return 0
 
 
