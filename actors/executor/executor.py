@@ -65,7 +65,7 @@ from actors.intake import spec_of
 from actors.router.messages import TasksEnded
 from actors.world import World
 from runtime.core import decisions
-from runtime.core.task import Claim, Finish, NewTask, Take, Verdict
+from runtime.core.task import Claim, Finish, NewTask, Requeue, Take, Verdict
 from runtime.errors import InvalidInput, Unavailable
 from runtime.kernel.actor import ActorContext, Behavior, Reply
 
@@ -340,31 +340,36 @@ class Executor(Behavior[Message]):
 
     def _on_settled(self, batch: Sequence[Settled]) -> None:
         self._reporter.settled(batch)
-        final = []
+        final: list[UUID] = []
+        waits: set[int] = set()
         for one in batch:
             run, move = one.run, one.move
-            if self._runs.get(run.claim.id) is run:
-                del self._runs[run.claim.id]
+            task_id = run.claim.id
+            if self._runs.get(task_id) is run:
+                del self._runs[task_id]
             if run.claim.alone:
                 self._suspects.over(self._world.clock.now_s())
-            if one.verdict is Verdict.COMMITTED:
-                self._rows_wait(run, move)
-                if isinstance(move, Finish):
-                    final.append(run.claim.id)
+            if one.verdict is not Verdict.COMMITTED:
+                continue
+            if isinstance(move, Requeue):
+                self._on_requeued(run, move, waits)
+                continue
+            final.append(task_id)
+            if move.children:
+                waits.update(child.band for child in move.children if not child.delay_s)
+        if waits:
+            self._on_waits(waits)
         if final:
             self._ended(TasksEnded(tuple(final)))
         self._finish_drain()
 
-    def _rows_wait(self, run: Run, move: Move) -> None:
-        """What a committed move says about rows that wait from now on."""
-        if isinstance(move, Finish):
-            self._on_waits({child.band for child in move.children if not child.delay_s})
-        elif move.suspect:
+    def _on_requeued(self, run: Run, move: Requeue, waits: set[int]) -> None:
+        if move.suspect:
             self._suspects.seen((run.claim.band,))
         elif move.delay_s > 0:
             self._on_due_later([(run.claim.band, move.delay_s)])
         else:
-            self._on_waits((run.claim.band,))
+            waits.add(run.claim.band)
 
     # -- stopping -----------------------------------------------------------------------------------
 

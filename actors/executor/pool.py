@@ -12,8 +12,8 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
-from uuid import UUID
 
+from actors.authoring.registry import HandlerDef
 from actors.executor.bodies import Move, Run, Stop
 
 _STOP_AGAIN_S: Final = 2.0
@@ -40,21 +40,22 @@ class Pool:
         self._queue: deque[Run] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
-        self._active: dict[UUID, Run] = {}
+        self._active: set[Run] = set()
+        self._spreading = 0  # how many workers the next turn of the loop wakes; 0: none
         self._closed = False
 
     @property
     def active(self) -> list[Run]:
-        return list(self._active.values())
+        return list(self._active)
 
     def is_active(self, run: Run) -> bool:
-        return self._active.get(run.claim.id) is run
+        return run in self._active
 
     def put(self, run: Run) -> None:
         """Start it as soon as a worker is free. Bounded by what the executor claims."""
         self._queue.append(run)
-        if self._idle or len(self._workers) < self._size:
-            self._wake(1)
+        if not self._spreading:
+            self._spread(1)
 
     def withdraw(self) -> list[Run]:
         """Everything that has not started, taken out."""
@@ -94,11 +95,24 @@ class Pool:
 
     def _abandon(self, run: Run) -> None:
         run.abandoned = True
-        del self._active[run.claim.id]
+        self._active.discard(run)
         if run.worker is not None:
             self._workers.discard(run.worker)
         self._abandoned(run)
         self._wake(len(self._queue))
+
+    def _spread(self, count: int) -> None:
+        """Wake `count` workers now, and twice as many in the next turn of the loop, while runs still wait.
+
+        One worker gets through any number of bodies that never wait; only what is left after a turn needs more of
+        them. So quick bodies cost no wake-ups, and slow ones all run after a few turns.
+        """
+        if self._queue and (self._idle or len(self._workers) < self._size):
+            self._wake(min(count, len(self._queue)))
+            self._spreading = count * 2
+            asyncio.get_running_loop().call_soon(self._spread, self._spreading)
+        else:
+            self._spreading = 0
 
     def _wake(self, count: int) -> None:
         while count > 0 and self._idle:
@@ -115,6 +129,7 @@ class Pool:
         worker = asyncio.current_task()
         assert worker is not None, "runs as a task"
         since_yield = 0
+        last: HandlerDef | None = None
         while True:
             if not self._queue:
                 since_yield = 0
@@ -124,14 +139,14 @@ class Pool:
             run.worker = worker
             run.started_s = self._now_s()
             run.deadline_s = run.started_s + run.claim.timeout_s
-            self._active[run.claim.id] = run
-            worker.set_name(
-                f"handler {run.handler.name}"
-            )  # what the watchdog names when the loop stands still
+            self._active.add(run)
+            if run.handler is not last:
+                last = run.handler
+                worker.set_name(f"handler {last.name}")  # what the watchdog names when the loop stands still
             move = await self._execute(run)
             if run.abandoned:
                 return
-            del self._active[run.claim.id]
+            self._active.discard(run)
             self._ended(run, move)
             if self._closed:
                 return
