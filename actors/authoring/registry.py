@@ -39,6 +39,8 @@ class Kind(StrEnum):
     THREAD = "thread"
     PROCESS = "process"  # killed at the deadline
 
+    __hash__ = str.__hash__  # Enum's own is a Python function, and capacity is counted by kind for every task
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HandlerDef:

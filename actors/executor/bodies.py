@@ -91,7 +91,7 @@ class Crashed:
 
 
 Ended = Returned | Raised | Snooze | Unbound | Crashed
-Call = Callable[[dict[str, Any]], Awaitable[Any]]
+Call = Callable[..., Awaitable[Any]]  # with the arguments by name
 
 
 async def end_of(handler: HandlerDef, payload: bytes, args: dict[str, Any] | None, call: Call) -> Ended:
@@ -101,7 +101,7 @@ async def end_of(handler: HandlerDef, payload: bytes, args: dict[str, Any] | Non
     except InvalidInput as unbound:
         return Unbound(describe(unbound))
     try:
-        result, codec = handler.encode_result(await call(values))
+        result, codec = handler.encode_result(await call(**values))
     except asyncio.CancelledError:
         raise
     except Cancelled as stopped:  # it noticed by itself that it was asked to stop

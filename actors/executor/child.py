@@ -64,7 +64,7 @@ def _serve(registry: Registry, job: dict[str, Any], sink: BinaryIO) -> None:
 
 
 def _calling(handler: HandlerDef, context: Context) -> Any:
-    async def call(args: dict[str, Any]) -> Any:
+    async def call(**args: Any) -> Any:
         return handler.fn(context, **args)
 
     return call

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, assert_never
 from uuid import UUID
@@ -90,6 +90,11 @@ class Executor(Behavior[Message]):
         self._settler = Settler(world.store, world.incarnation, world.clock, self._on_settled)
         self._threads = Threads(world.limits.threads)
         self._processes = Processes(world.sources)
+        self._bodies: dict[Kind, Callable[[Run], Awaitable[Ended]]] = {
+            Kind.ASYNC: self._in_loop,
+            Kind.THREAD: self._in_thread,
+            Kind.PROCESS: self._processes.run,
+        }
         self._pools = {kind: self._pool(world.limits.of(kind)) for kind in Kind}
         self._due: list[tuple[float, int]] = []  # (when, band), a heap
         self._pulling = False
@@ -266,17 +271,13 @@ class Executor(Behavior[Message]):
     # -- one body -----------------------------------------------------------------------------------
 
     async def _execute(self, run: Run) -> Move:
+        """Run one body. Few frames: quick bodies pay for each."""
         current_attempt.set(run.context)
-        try:
-            return await self._attempt(run)
-        finally:
-            current_attempt.set(None)  # what the worker starts from here on is not the handler's
-
-    async def _attempt(self, run: Run) -> Move:
         self._reporter.started(run)
         children: tuple[NewTask, ...] = ()
+        ended: Ended
         try:
-            ended = await self._body(run)
+            ended = await self._bodies[run.handler.kind](run)
             tasks = run.context.close()
             if tasks and isinstance(ended, Returned):
                 children = await self._children(run, tasks)
@@ -289,21 +290,18 @@ class Executor(Behavior[Message]):
         except Exception as error:
             log.exception("running %s failed outside its body", run.handler.name)
             ended = raised(run.handler, error)
+        finally:
+            current_attempt.set(None)  # what the worker starts from here on is not the handler's
         if run.stop is not None and not isinstance(ended, Returned):
-            return move_when_stopped(
-                run, self._world.jitter()
-            )  # what it raises on its way out is not why it ends
+            # what it raises on its way out is not why it ends
+            return move_when_stopped(run, self._world.jitter())
         return move_of(run, ended, self._world.jitter(), children)
 
-    async def _body(self, run: Run) -> Ended:
-        handler, payload = run.handler, run.claim.payload
-        match handler.kind:
-            case Kind.ASYNC:
-                return await end_of(handler, payload, run.args, lambda args: handler.fn(run.context, **args))
-            case Kind.THREAD:
-                return await end_of(handler, payload, run.args, lambda args: self._threads.call(run, args))
-            case Kind.PROCESS:
-                return await self._processes.run(run)
+    def _in_loop(self, run: Run) -> Awaitable[Ended]:
+        return end_of(run.handler, run.claim.payload, run.args, partial(run.handler.fn, run.context))
+
+    def _in_thread(self, run: Run) -> Awaitable[Ended]:
+        return end_of(run.handler, run.claim.payload, run.args, partial(self._threads.call, run))
 
     async def _children(self, run: Run, tasks: Sequence[Task[Any]]) -> tuple[NewTask, ...]:
         """Children are validated like any request; the record may be away while their bands are interned."""

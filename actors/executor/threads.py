@@ -26,7 +26,7 @@ class Threads:
     def stuck(self) -> int:
         return len(self._stuck)
 
-    async def call(self, run: Run, args: dict[str, Any]) -> Any:
+    async def call(self, run: Run, /, **args: Any) -> Any:
         context = contextvars.copy_context()
         future = self._pool.submit(context.run, _call, run, args)
         try:
