@@ -10,29 +10,17 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, assert_never
 from uuid import UUID
 
-import orjson
-
-from actors.authoring.context import Context
-from actors.authoring.log_context import current_attempt
 from actors.authoring.registry import HandlerDef, Kind
-from actors.authoring.task import Task
+from actors.executor.attempts import Attempts
 from actors.executor.bodies import (
-    Ended,
     Move,
-    Raised,
-    Returned,
     Run,
     Stop,
-    describe,
-    end_of,
-    move_of,
     move_when_stopped,
-    raised,
 )
 from actors.executor.claiming import Claiming
 from actors.executor.housekeeping import Housekeeping
@@ -56,17 +44,14 @@ from actors.executor.messages import (
     Waits,
 )
 from actors.executor.pool import Pool
-from actors.executor.processes import Processes
 from actors.executor.reporting import Reporter
 from actors.executor.settling import Settled, Settler
 from actors.executor.suspects import Suspects
-from actors.executor.threads import Threads
-from actors.intake import spec_of
 from actors.router.messages import TasksEnded
 from actors.world import World
 from runtime.core import decisions
-from runtime.core.task import Claim, Finish, NewTask, Requeue, Take, Verdict
-from runtime.errors import InvalidInput, Unavailable
+from runtime.core.task import Claim, Finish, Requeue, Take, Verdict
+from runtime.errors import Unavailable
 from runtime.kernel.actor import ActorContext, Behavior, Reply
 
 log = logging.getLogger(__name__)
@@ -88,13 +73,7 @@ class Executor(Behavior[Message]):
         self._reporter = Reporter(world)
         self._housekeeping = Housekeeping(world, self._knows, self._cancel)
         self._settler = Settler(world.store, world.incarnation, world.clock, self._on_settled)
-        self._threads = Threads(world.limits.threads)
-        self._processes = Processes(world.sources)
-        self._bodies: dict[Kind, Callable[[Run], Awaitable[Ended]]] = {
-            Kind.ASYNC: self._in_loop,
-            Kind.THREAD: self._in_thread,
-            Kind.PROCESS: self._processes.run,
-        }
+        self._attempts = Attempts(world, self._reporter.started, self._housekeeping.progress)
         self._pools = {kind: self._pool(world.limits.of(kind)) for kind in Kind}
         self._due: list[tuple[float, int]] = []  # (when, band), a heap
         self._pulling = False
@@ -102,7 +81,7 @@ class Executor(Behavior[Message]):
         self._draining: _Draining | None = None
 
     def _pool(self, size: int) -> Pool:
-        return Pool(size, self._execute, self._on_ended, self._on_abandoned, self._world.clock.now_s)
+        return Pool(size, self._attempts.run, self._on_ended, self._on_abandoned, self._world.clock.now_s)
 
     # -- the actor ----------------------------------------------------------------------------------
 
@@ -116,8 +95,7 @@ class Executor(Behavior[Message]):
         for pool in self._pools.values():
             self._withdraw(pool)
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
-        self._threads.close()
-        await self._processes.close()
+        await self._attempts.close()
         try:  # what was in hand is committed or handed back, also by a life that failed
             async with asyncio.timeout(_LAST_COMMITS_S):
                 await self._settler.close()
@@ -234,7 +212,7 @@ class Executor(Behavior[Message]):
             self._put(claim, handler, None)
 
     def _put(self, claim: Claim, handler: HandlerDef, args: dict[str, Any] | None) -> None:
-        run = Run(claim, handler, self._context(claim, handler), args)
+        run = Run(claim, handler, self._attempts.context(claim, handler), args)
         self._runs[claim.id] = run
         if claim.expired:
             self._on_ended(run, decisions.after_expiry(claim))
@@ -253,65 +231,6 @@ class Executor(Behavior[Message]):
         handler = self._world.registry.get(self._world.bands[claim.band].handler)
         assert handler is not None, "only bands that this node serves are claimed or born"
         return handler
-
-    def _context(self, claim: Claim, handler: HandlerDef) -> Context:
-        return Context(
-            task_id=claim.id,
-            attempt=claim.attempt,
-            handler=handler.name,
-            failures=claim.failures,
-            idempotency_key=claim.idempotency_key,
-            actor_key=claim.actor_key,
-            metadata=None if claim.metadata is None else orjson.loads(claim.metadata),
-            trace_context=claim.trace_context,
-            resources=self._world.resources,
-            on_progress=partial(self._housekeeping.progress, claim.id, claim.attempt),
-        )
-
-    # -- one body -----------------------------------------------------------------------------------
-
-    async def _execute(self, run: Run) -> Move:
-        """Run one body. Few frames: quick bodies pay for each."""
-        current_attempt.set(run.context)
-        self._reporter.started(run)
-        children: tuple[NewTask, ...] = ()
-        ended: Ended
-        try:
-            ended = await self._bodies[run.handler.kind](run)
-            tasks = run.context.close()
-            if tasks and isinstance(ended, Returned):
-                children = await self._children(run, tasks)
-        except InvalidInput as refused:  # a child that would not be accepted
-            ended = Raised(describe(refused), final=True)
-        except asyncio.CancelledError:
-            if run.stop is None and run.worker is not None and run.worker.cancelling():
-                raise  # the loop closes
-            return move_when_stopped(run, self._world.jitter())
-        except Exception as error:
-            log.exception("running %s failed outside its body", run.handler.name)
-            ended = raised(run.handler, error)
-        finally:
-            current_attempt.set(None)  # what the worker starts from here on is not the handler's
-        if run.stop is not None and not isinstance(ended, Returned):
-            # what it raises on its way out is not why it ends
-            return move_when_stopped(run, self._world.jitter())
-        return move_of(run, ended, self._world.jitter(), children)
-
-    def _in_loop(self, run: Run) -> Awaitable[Ended]:
-        return end_of(run.handler, run.claim.payload, run.args, partial(run.handler.fn, run.context))
-
-    def _in_thread(self, run: Run) -> Awaitable[Ended]:
-        return end_of(run.handler, run.claim.payload, run.args, partial(self._threads.call, run))
-
-    async def _children(self, run: Run, tasks: Sequence[Task[Any]]) -> tuple[NewTask, ...]:
-        """Children are validated like any request; the record may be away while their bands are interned."""
-        tenant = self._world.bands[run.claim.band].tenant
-        specs = [spec_of(child, tenant=tenant, trace=run.claim.trace_context) for child in tasks]
-        while True:
-            try:
-                return tuple(prepared.task for prepared in await self._world.intake.prepare(specs))
-            except Unavailable:
-                await self._world.clock.sleep(_SECOND_S)
 
     # -- ending -------------------------------------------------------------------------------------
 

@@ -1,0 +1,126 @@
+"""Attempts: one body run under its context, and what becomes of its row.
+
+Law: whatever the handler does, `run` returns a move and raises nothing but the cancellation of a pool that closes. Where
+the body runs (this loop, a thread, a child process) is decided by the handler's kind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from actors.authoring.context import Context
+from actors.authoring.log_context import current_attempt
+from actors.authoring.registry import HandlerDef, Kind
+from actors.authoring.task import Task
+from actors.executor.bodies import (
+    Ended,
+    Move,
+    Raised,
+    Returned,
+    Run,
+    describe,
+    end_of,
+    move_of,
+    move_when_stopped,
+    raised,
+)
+from actors.executor.processes import Processes
+from actors.executor.threads import Threads
+from actors.intake import spec_of
+from actors.world import World
+from runtime.core.task import Claim, NewTask, Progress
+from runtime.errors import InvalidInput, Unavailable
+
+log = logging.getLogger(__name__)
+
+_RETRY_S: Final = 1.0
+
+
+class Attempts:
+    """`started` hears of each body, `progress` of (id, attempt, how far)."""
+
+    def __init__(
+        self,
+        world: World,
+        started: Callable[[Run], None],
+        progress: Callable[[UUID, int, Progress], None],
+    ) -> None:
+        self._world = world
+        self._started = started
+        self._progress = progress
+        self._threads = Threads(world.limits.threads)
+        self._processes = Processes(world.sources)
+        self._bodies: dict[Kind, Callable[[Run], Awaitable[Ended]]] = {
+            Kind.ASYNC: self._in_loop,
+            Kind.THREAD: self._in_thread,
+            Kind.PROCESS: self._processes.run,
+        }
+
+    def context(self, claim: Claim, handler: HandlerDef) -> Context:
+        return Context(
+            task_id=claim.id,
+            attempt=claim.attempt,
+            handler=handler.name,
+            failures=claim.failures,
+            idempotency_key=claim.idempotency_key,
+            actor_key=claim.actor_key,
+            metadata=None if claim.metadata is None else orjson.loads(claim.metadata),
+            trace_context=claim.trace_context,
+            resources=self._world.resources,
+            on_progress=partial(self._progress, claim.id, claim.attempt),
+        )
+
+    async def run(self, run: Run) -> Move:
+        """Run one body. Few frames: quick bodies pay for each."""
+        current_attempt.set(run.context)
+        self._started(run)
+        children: tuple[NewTask, ...] = ()
+        ended: Ended
+        try:
+            ended = await self._bodies[run.handler.kind](run)
+            tasks = run.context.close()
+            if tasks and isinstance(ended, Returned):
+                children = await self._children(run, tasks)
+        except InvalidInput as refused:  # a child that would not be accepted
+            ended = Raised(describe(refused), final=True)
+        except asyncio.CancelledError:
+            if run.stop is None and run.worker is not None and run.worker.cancelling():
+                raise  # the loop closes
+            return move_when_stopped(run, self._world.jitter())
+        except Exception as error:
+            log.exception("running %s failed outside its body", run.handler.name)
+            ended = raised(run.handler, error)
+        finally:
+            current_attempt.set(None)  # what the worker starts from here on is not the handler's
+        if run.stop is not None and not isinstance(ended, Returned):
+            # what it raises on its way out is not why it ends
+            return move_when_stopped(run, self._world.jitter())
+        return move_of(run, ended, self._world.jitter(), children)
+
+    def _in_loop(self, run: Run) -> Awaitable[Ended]:
+        return end_of(run.handler, run.claim.payload, run.args, partial(run.handler.fn, run.context))
+
+    def _in_thread(self, run: Run) -> Awaitable[Ended]:
+        return end_of(run.handler, run.claim.payload, run.args, partial(self._threads.call, run))
+
+    async def _children(self, run: Run, tasks: Sequence[Task[Any]]) -> tuple[NewTask, ...]:
+        """Children are validated like any request; the record may be away while their bands are interned."""
+        tenant = self._world.bands[run.claim.band].tenant
+        specs = [spec_of(child, tenant=tenant, trace=run.claim.trace_context) for child in tasks]
+        while True:
+            try:
+                return tuple(prepared.task for prepared in await self._world.intake.prepare(specs))
+            except Unavailable:
+                await self._world.clock.sleep(_RETRY_S)
+
+    async def close(self) -> None:
+        """Threads are given up, child processes killed."""
+        self._threads.close()
+        await self._processes.close()
