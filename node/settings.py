@@ -92,17 +92,49 @@ def _node_name(value: str) -> str:
     return value
 
 
-def _dsn(value: str) -> str:
-    if not value.startswith(("postgresql://", "postgres://")):
-        raise ValueError("a URL that begins with postgresql://")
-    return value
+def _url(*schemes: str) -> Parse:
+    def parse(value: str) -> str:
+        if not value.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise ValueError(f"a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        return value
+
+    return parse
+
+
+def _number(least: float, most: float) -> Parse:
+    def parse(value: str) -> float:
+        number = float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else -1.0
+        if not least <= number <= most:
+            raise ValueError(f"a number from {least:g} to {most:g}")
+        return number
+
+    return parse
 
 
 # -- the table --------------------------------------------------------------------------------------
 
 SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
-        "POSTGRES_DSN", _dsn, None, "PostgreSQL 15 or newer, direct or through session pooling", secret=True
+        "POSTGRES_DSN",
+        _url("postgresql", "postgres"),
+        None,
+        "PostgreSQL 15 or newer, direct or through session pooling",
+        secret=True,
+    ),
+    Setting(
+        "AMQP_URL",
+        _url("amqp", "amqps"),
+        None,
+        "RabbitMQ 3.10 or newer, amqp://user:password@host:5672/vhost; default: nodes talk through PostgreSQL",
+        secret=True,
+    ),
+    Setting(
+        "ETCD_URL",
+        _url("http", "https"),
+        None,
+        "etcd for the list of members, http(s)://[user:password@]host:2379[,host:2379…][?ca=…&cert=…&key=…]; "
+        "default: it is in PostgreSQL",
+        secret=True,
     ),
     Setting("HANDLERS", _names, (), "modules, files or packages with handlers, separated by commas"),
     Setting("NODE_NAME", _node_name, None, "stable name of this node (default: the host's name)"),
@@ -112,12 +144,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "AUTH", _one_of("on", "off"), "on", "off: serve addresses other than loopback without authentication"
     ),
     Setting("TAGS", _names, (), "what this node offers to tasks that require it, such as gpu,eu"),
+    Setting("WEIGHT", _number(0, 100), 1.0, "share of the ring, relative to the other nodes; 0: none"),
     Setting("CONCURRENCY", _whole(1, 100_000), 100, "async bodies that run at the same time"),
     Setting("THREADS", _whole(1, 1_000), 8, "plain `def` bodies that run at the same time"),
     Setting(
         "CPU_PROCESSES", _whole(0, 1_000), max(1, (os.cpu_count() or 1)), "`cpu=True` bodies at the same time"
     ),
     Setting("LEASE_S", _seconds(1, 300), 6.0, "how long the record believes a silent node alive"),
+    Setting("HEARTBEAT_S", _seconds(0.1, 60), 1.0, "how often nodes tell each other that they are there"),
     Setting("DRAIN_S", _seconds(0, 3600), 30.0, "how long running work may go on after SIGTERM"),
     Setting(
         "MAX_BACKLOG",
@@ -127,6 +161,12 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     ),
     Setting("RETENTION_S", _seconds(1, 10 * 365 * 86400), 7 * 86400.0, "how long finished tasks are kept"),
     Setting("KEYS_S", _seconds(0, 10 * 365 * 86400), 86400.0, "idempotency keys are kept at least this long"),
+    Setting(
+        "EVENTS",
+        _one_of("final", "all", "off"),
+        "final",
+        "which states are told to the exchange noria.events",
+    ),
     Setting("DATA_DIR", _text, ".noria", "folder of the embedded PostgreSQL (noria dev)"),
     Setting("LOG_LEVEL", _one_of("debug", "info", "warning", "error"), "info", "what is logged"),
     Setting("LOG_FORMAT", _one_of("text", "json"), "text", "how it is logged"),
@@ -138,20 +178,25 @@ class Settings:
     """One field per entry of SETTINGS, in lower case; durations in seconds."""
 
     postgres_dsn: str
+    amqp_url: str | None = None
+    etcd_url: str | None = None
     handlers: tuple[str, ...] = ()
     node_name: str = "node"
     http_host: str = "127.0.0.1"
     http_port: int = 8080
     auth: str = "on"
     tags: tuple[str, ...] = ()
+    weight: float = 1.0
     concurrency: int = 100
     threads: int = 8
     cpu_processes: int = 1
     lease_s: float = 6.0
+    heartbeat_s: float = 1.0
     drain_s: float = 30.0
     max_backlog: int | None = None
     retention_s: float = 7 * 86400.0
     keys_s: float = 86400.0
+    events: str = "final"
     data_dir: str = ".noria"
     log_level: str = "info"
     log_format: str = "text"

@@ -1,6 +1,6 @@
 """The only encode and decode of what travels between nodes: msgpack, by the rules in `core.messages`.
 
-Law: an Offer is `[version, view, incarnation, [[id, attempt], …]]`, later fields behind; everything else is a
+Law: an Offer is `[version, view, incarnation, [[id, attempt], …], kind]`, later fields behind; everything else is a
 map that begins with version and tag. Tags are part of the wire and do not follow class names. Foreign bytes
 cost bounded time and memory, and end as UndecodableMessage: never as another exception, never as half a
 message.
@@ -17,6 +17,7 @@ import msgpack
 
 from runtime.core.messages import (
     ITEMS_MAX,
+    Canary,
     CancelRequested,
     Credit,
     Finished,
@@ -50,7 +51,7 @@ def encode(message: Message) -> bytes:
     """Raises ValueError when it holds more than ITEMS_MAX ids."""
     if isinstance(message, Offer):
         items = [(task_id.bytes, attempt) for task_id, attempt in _bounded(message.items)]
-        return _pack([VERSION, message.view, message.incarnation, items])
+        return _pack([VERSION, message.view, message.incarnation, items, message.kind])
     form = _FORM_OF[type(message)]
     body: dict[str, object] = {"v": VERSION, "t": form.tag}
     for name, kind in form.fields.items():
@@ -97,7 +98,8 @@ def _read_offer(value: list[Any]) -> Offer:
     _check_version(value[0] if value else None)
     if len(value) < 4:
         raise _Wrong(f"an offer has at least 4 parts, not {len(value)}")
-    return Offer(_read_int(value[1]), _read_int(value[2]), _read_pairs(value[3], _read_int))
+    kind = _read_int(value[4]) if len(value) > 4 else 0
+    return Offer(_read_int(value[1]), _read_int(value[2]), _read_pairs(value[3], _read_int), kind)
 
 
 def _read_map(value: object) -> Message:
@@ -141,12 +143,6 @@ def _read_text(value: object) -> str:
     if isinstance(value, str) and len(value) <= _TEXT_MAX:
         return value
     raise _Wrong(f"{_shown(value)} is not a text of at most {_TEXT_MAX} characters")
-
-
-def _read_bool(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise _Wrong(f"{_shown(value)} is not a boolean")
 
 
 def _read_id(value: object) -> UUID:
@@ -206,8 +202,11 @@ def _form(tag: str, make: type[Message], **kinds: _Field) -> _Form:
 _INT: Final = _Field(_read_int)
 _NUMBER: Final = _Field(_read_number)
 _TEXT: Final = _Field(_read_text)
-_BOOL: Final = _Field(_read_bool)
 _ID: Final = _Field(_read_id, lambda value: value.bytes)
+_INTS: Final = _Field(
+    lambda value: tuple(_read_int(item) for item in _read_list(value)),
+    lambda numbers: list(_bounded(numbers)),
+)
 _IDS: Final = _Field(
     lambda value: tuple(_read_id(item) for item in _read_list(value)),
     lambda ids: [task_id.bytes for task_id in _bounded(ids)],
@@ -220,7 +219,7 @@ _OUTCOMES: Final = _Field(
 _FORM_OF: Final[Mapping[type[Message], _Form]] = {
     Watch: _form("watch", Watch, incarnation=_INT, ids=_IDS),
     Finished: _form("finished", Finished, items=_OUTCOMES),
-    Credit: _form("credit", Credit, incarnation=_INT, credit=_INT),
+    Credit: _form("credit", Credit, incarnation=_INT, credits=_INTS),
     CancelRequested: _form("cancel", CancelRequested, id=_ID, attempt=_INT),
     Heartbeat: _form(
         "beat",
@@ -230,8 +229,9 @@ _FORM_OF: Final[Mapping[type[Message], _Form]] = {
         sequence=_INT,
         lag_ms=_NUMBER,
         table_hash=_TEXT,
-        credit=_INT,
-        draining=_BOOL,
+        credits=_INTS,
+        running=_INT,
     ),
+    Canary: _form("canary", Canary, incarnation=_INT, sequence=_INT),
 }
 _FORM_BY_TAG: Final[Mapping[str, _Form]] = {form.tag: form for form in _FORM_OF.values()}

@@ -7,11 +7,13 @@ the memory adapter and on the real thing (tests/contract).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from runtime.core.messages import Message, Offer
 from runtime.core.task import (
     Acceptance,
     AttemptView,
@@ -31,6 +33,7 @@ from runtime.core.task import (
     TaskView,
     Verdict,
 )
+from runtime.core.view import View
 
 
 class TaskStore(Protocol):
@@ -161,6 +164,10 @@ class Members(Protocol):
         """Declare dead every member whose lease has run out; only a `by` unbroken for `lease_s` may. Returns whom."""
         ...
 
+    async def request_drain(self, node: str) -> bool:
+        """Ask the living incarnations of `node` to drain; they see it in their NodeView. False: there is none."""
+        ...
+
     async def nodes(self) -> list[NodeView]:
         """All that have not left or died, and those that did within the last hour."""
         ...
@@ -197,6 +204,78 @@ class Store(TaskStore, TaskControl, TaskQueries, Members, Catalog, Protocol):
 
     async def now(self) -> datetime:
         """The record's clock; raises Unavailable when the record is away (used by readiness)."""
+        ...
+
+
+class Coordinator(Protocol):
+    """The agreed view. Any member proposes; the compare-and-set on its number decides."""
+
+    async def view(self) -> View:
+        """The present view; NO_VIEW before the first."""
+        ...
+
+    async def propose(self, view: View) -> bool:
+        """Make `view` the present one if the present number is `view.number - 1`, and log it in the same step.
+
+        False: somebody else was faster, nothing was changed. After Unavailable it may have happened.
+        """
+        ...
+
+    async def newer(self, number: int, timeout_s: float) -> View | None:
+        """The present view as soon as its number is greater than `number`; None when the time is over."""
+        ...
+
+    async def history(self, limit: int) -> list[View]:
+        """The newest views, newest first. The log has no gaps; old entries may be gone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An offer that arrived. `ack` it once its claim has committed (or was given up); never fails, also when the
+    connection that it came by is gone."""
+
+    offer: Offer
+    ack: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change of a task's state, for other services. `body` is what they get to read about it."""
+
+    id: str  # "<task id>:<attempt>:<state>"
+    handler: str
+    state: str
+    body: Mapping[str, object]
+
+
+class Broker(Protocol):
+    """Messages between incarnations. Everything here is a hint: lost, doubled or late messages cost time only.
+
+    Sending never blocks longer than 2 s. What cannot be decoded is set aside and counted by the adapter.
+    """
+
+    witness: bool  # whether silence here tells anything that the record does not
+    reachable: bool  # connected, not blocked, and what it sends to itself arrives
+
+    def receive(self, on_offer: Callable[[Delivery], None], on_message: Callable[[Message], None]) -> None:
+        """Who gets what arrives, from now on: offers, and everything else (which overtakes them)."""
+        ...
+
+    async def offer(self, to: int, offer: Offer) -> None:
+        """To that incarnation's inbox. Raises Unavailable, also when there is no such inbox or it is full."""
+        ...
+
+    async def tell(self, to: int, message: Message) -> None:
+        """To one incarnation, overtaking offers. Raises Unavailable; may be lost in silence too."""
+        ...
+
+    async def broadcast(self, message: Message) -> None:
+        """To all incarnations, this one too, overtaking offers. Raises Unavailable."""
+        ...
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        """To other services. Raises Unavailable."""
         ...
 
 

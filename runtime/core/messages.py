@@ -29,6 +29,7 @@ class Offer:
     view: int  # the sender's
     incarnation: int  # the sender's
     items: tuple[tuple[UUID, int], ...]
+    kind: int = 0  # of body they all have: 0 async, 1 thread, 2 process; each has a capacity of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,11 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """`incarnation` takes this many offers more; replaces what it said before."""
+    """`incarnation` takes this many offers more from each member, by kind of body (as in Offer). It replaces what
+    was said before; what is not there is 0."""
 
     incarnation: int
-    credit: int
+    credits: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,16 @@ class Heartbeat:
     sequence: int  # grows by one, so that gaps show
     lag_ms: float  # of the event loop, the worst since the last one
     table_hash: str  # core.ring.table_hash of that view; one view, one table
-    credit: int
-    draining: bool = False
+    credits: tuple[int, ...]  # as in Credit
+    running: int = 0  # bodies
 
 
-Message = Offer | Watch | Finished | Credit | CancelRequested | Heartbeat
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """To the sender itself, through its own inbox: whether what is sent arrives."""
+
+    incarnation: int
+    sequence: int
+
+
+Message = Offer | Watch | Finished | Credit | CancelRequested | Heartbeat | Canary

@@ -431,7 +431,8 @@ class NodeView:
     state: str  # joining | active | draining | left | dead
     started_at: datetime
     alive_for_s: float  # what is left of the lease; negative when it has run out
-    about: dict[str, Any] = field(default_factory=dict)  # tags, handlers, address …
+    about: dict[str, Any] = field(default_factory=dict)  # tags, handlers, weight …
+    drain_requested: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from runtime.codec import MESSAGE_BYTES_MAX, decode, encode
 from runtime.core.messages import (
     ITEMS_MAX,
+    Canary,
     CancelRequested,
     Credit,
     Finished,
@@ -31,11 +32,11 @@ B = UUID("01890a5d-ac97-7000-8000-0000000000ff")
 GOLDEN: list[tuple[Message, str]] = [
     (
         Offer(7, 3, ((A, 1), (B, 300))),
-        "940107039292c41001890a5dac96774bbcceb302099a80570192c41001890a5dac97700080000000000000ffcd012c",
+        "950107039292c41001890a5dac96774bbcceb302099a80570192c41001890a5dac97700080000000000000ffcd012c00",
     ),
     (
-        Offer(0, 0, ()),
-        "9401000090",
+        Offer(0, 0, (), 2),
+        "950100009002",
     ),
     (
         Watch(3, (A, B)),
@@ -46,8 +47,8 @@ GOLDEN: list[tuple[Message, str]] = [
         "83a17601a174a866696e6973686564a56974656d739292c41001890a5dac96774bbcceb302099a80570092c41001890a5dac97700080000000000000ff02",
     ),
     (
-        Credit(3, 128),
-        "84a17601a174a6637265646974ab696e6361726e6174696f6e03a6637265646974cc80",
+        Credit(3, (128, 0, 1)),
+        "84a17601a174a6637265646974ab696e6361726e6174696f6e03a76372656469747393cc800001",
     ),
     (
         CancelRequested(A, 2),
@@ -55,23 +56,28 @@ GOLDEN: list[tuple[Message, str]] = [
     ),
     (
         Heartbeat(
-            incarnation=3, view=7, sequence=70_000, lag_ms=1.5, table_hash="ad91fcda65e413a2", credit=5
+            incarnation=3, view=7, sequence=70_000, lag_ms=1.5, table_hash="ad91fcda65e413a2", credits=(5,)
         ),
-        "89a17601a174a462656174ab696e6361726e6174696f6e03a47669657707a873657175656e6365ce00011170a66c61675f6d73cb3ff8000000000000aa7461626c655f68617368b061643931666364613635653431336132a663726564697405a8647261696e696e67c2",
+        "89a17601a174a462656174ab696e6361726e6174696f6e03a47669657707a873657175656e6365ce00011170a66c61675f6d73cb3ff8000000000000aa7461626c655f68617368b061643931666364613635653431336132a7637265646974739105a772756e6e696e6700",
     ),
     (
-        Heartbeat(incarnation=3, view=7, sequence=9, lag_ms=0.0, table_hash="", credit=0, draining=True),
-        "89a17601a174a462656174ab696e6361726e6174696f6e03a47669657707a873657175656e636509a66c61675f6d73cb0000000000000000aa7461626c655f68617368a0a663726564697400a8647261696e696e67c3",
+        Heartbeat(incarnation=3, view=7, sequence=9, lag_ms=0.0, table_hash="", credits=(), running=7),
+        "89a17601a174a462656174ab696e6361726e6174696f6e03a47669657707a873657175656e636509a66c61675f6d73cb0000000000000000aa7461626c655f68617368a0a76372656469747390a772756e6e696e6707",
+    ),
+    (
+        Canary(3, 9),
+        "84a17601a174a663616e617279ab696e6361726e6174696f6e03a873657175656e636509",
     ),
 ]
 
 INTS = st.integers(0, 2**63 - 1)
 IDS = st.uuids()
 MESSAGES: st.SearchStrategy[Message] = st.one_of(
-    st.builds(Offer, INTS, INTS, st.lists(st.tuples(IDS, INTS), max_size=5).map(tuple)),
+    st.builds(Offer, INTS, INTS, st.lists(st.tuples(IDS, INTS), max_size=5).map(tuple), st.integers(0, 2)),
     st.builds(Watch, INTS, st.lists(IDS, max_size=5).map(tuple)),
     st.builds(Finished, st.lists(st.tuples(IDS, st.sampled_from(Status)), max_size=5).map(tuple)),
-    st.builds(Credit, INTS, INTS),
+    st.builds(Credit, INTS, st.lists(INTS, max_size=3).map(tuple)),
+    st.builds(Canary, INTS, INTS),
     st.builds(CancelRequested, IDS, INTS),
     st.builds(
         Heartbeat,
@@ -80,8 +86,8 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
         sequence=INTS,
         lag_ms=st.floats(0, 1e9),
         table_hash=st.text("0123456789abcdef", max_size=16),
-        credit=INTS,
-        draining=st.booleans(),
+        credits=st.lists(INTS, max_size=3).map(tuple),
+        running=INTS,
     ),
 )
 
@@ -106,7 +112,7 @@ def test_what_is_encoded_is_decoded(message: Message) -> None:
 
 def test_an_offer_is_a_compact_array() -> None:
     offer = Offer(7, 3, ((A, 1), (B, 2)))
-    assert msgpack.unpackb(encode(offer)) == [1, 7, 3, [[A.bytes, 1], [B.bytes, 2]]]
+    assert msgpack.unpackb(encode(offer)) == [1, 7, 3, [[A.bytes, 1], [B.bytes, 2]], 0]
     hundred = Offer(7, 3, tuple((UUID(int=n), 1) for n in range(100)))
     assert len(encode(hundred)) <= 21 * 100
 
@@ -119,17 +125,17 @@ def test_an_offer_is_a_compact_array() -> None:
 def test_unknown_fields_of_later_releases_are_skipped(message: Message, more: Any) -> None:
     body = msgpack.unpackb(encode(message))
     if isinstance(body, list):
-        body = [*body[:3], [[*pair, more] for pair in body[3]], more, {"x": more}]
+        body = [*body[:3], [[*pair, more] for pair in body[3]], body[4], more, {"x": more}]
     else:
         body |= {"later": more, "z": [more]}
     assert decode(msgpack.packb(body)) == message
 
 
 def test_a_field_with_a_default_may_be_missing_and_no_other() -> None:
-    beat = Heartbeat(incarnation=3, view=7, sequence=9, lag_ms=0.5, table_hash="ab", credit=5, draining=True)
+    beat = Heartbeat(incarnation=3, view=7, sequence=9, lag_ms=0.5, table_hash="ab", credits=(5,), running=3)
     body = msgpack.unpackb(encode(beat))
-    without = {name: value for name, value in body.items() if name != "draining"}
-    assert decode(msgpack.packb(without)) == dataclasses.replace(beat, draining=False)
+    without = {name: value for name, value in body.items() if name != "running"}
+    assert decode(msgpack.packb(without)) == dataclasses.replace(beat, running=0)
     for name in without:
         with pytest.raises(UndecodableMessage):
             decode(msgpack.packb({key: value for key, value in without.items() if key != name}))
@@ -158,7 +164,10 @@ def test_a_field_with_a_default_may_be_missing_and_no_other() -> None:
         ({"v": 1, "t": "watch", "ids": []}, "watch.incarnation is missing"),
         ({"v": 1, "t": "watch", "incarnation": 1, "ids": b"x"}, "watch.ids: b'x' is not an array"),
         ({"v": 1, "t": "finished", "items": [[A.bytes, 3]]}, "finished.items: 3 is not a status"),
-        ({"v": 1, "t": "credit", "incarnation": 1, "credit": None}, "credit.credit: None is not an integer"),
+        (
+            {"v": 1, "t": "credit", "incarnation": 1, "credits": [None]},
+            "credit.credits: None is not an integer",
+        ),
         ({"v": 1, "t": "cancel", "id": None, "attempt": 1}, "cancel.id: None is not an id"),
     ],
 )
@@ -177,12 +186,13 @@ def test_what_is_wrong_is_said(body: object, problem: str) -> None:
         ("lag_ms", True),
         ("table_hash", b"ab"),
         ("table_hash", "a" * 257),
-        ("draining", 1),
-        ("draining", None),
+        ("credits", 1),
+        ("credits", [None]),
+        ("running", -1),
     ],
 )
 def test_a_heartbeat_with_a_wrong_field_is_refused(field: str, value: object) -> None:
-    beat = Heartbeat(incarnation=3, view=7, sequence=9, lag_ms=0.5, table_hash="ab", credit=5)
+    beat = Heartbeat(incarnation=3, view=7, sequence=9, lag_ms=0.5, table_hash="ab", credits=(5,))
     with pytest.raises(UndecodableMessage, match=f"beat.{field}: "):
         decode(msgpack.packb(msgpack.unpackb(encode(beat)) | {field: value}))
 
