@@ -87,9 +87,8 @@ class _Checked:
 
 
 Errors = list[tuple[str, str]]
-Birth = Callable[
-    [int, HandlerDef], int | None
-]  # (band, handler) -> incarnation that starts it at once, or None
+# (band, handler, slot) -> incarnation that starts it at once, or None
+Birth = Callable[[int, HandlerDef, int], int | None]
 
 
 class Intake:
@@ -124,9 +123,10 @@ class Intake:
     def _make(self, one: _Checked, task_id: UUID, birth: Birth | None) -> Prepared:
         spec = one.spec
         band = self._known[one.key]
+        slot = slot_of(routing_key(task_id, spec.idempotency_key, spec.actor_key))
         immediate = not spec.delay_s and spec.run_at is None and spec.expires_at is None
-        born_on = birth(band, one.handler) if birth is not None and immediate else None
-        return Prepared(_new_task(one, band, task_id, born_on), one.args)
+        born_on = birth(band, one.handler, slot) if birth is not None and immediate else None
+        return Prepared(_new_task(one, band, task_id, slot, born_on), one.args)
 
     def _check_all(self, specs: Sequence[TaskSpec]) -> list[_Checked]:
         checked: list[_Checked] = []
@@ -178,14 +178,14 @@ def _combination(spec: TaskSpec, handler: HandlerDef) -> _Combination:
     return spec.handler, lane.value, spec.tenant, requires, spec.actor_key is not None
 
 
-def _new_task(one: _Checked, band: int, task_id: UUID, born_on: int | None) -> NewTask:
+def _new_task(one: _Checked, band: int, task_id: UUID, slot: int, born_on: int | None) -> NewTask:
     spec, options = one.spec, one.handler.options
     key = spec.idempotency_key
     assert key is None or spec.digest is not None, "a key without the digest of its request"
     return NewTask(
         id=task_id,
         band=band,
-        slot=slot_of(routing_key(task_id, key, spec.actor_key)),
+        slot=slot,
         payload=one.payload,
         max_attempts=options.max_attempts if spec.max_attempts is None else spec.max_attempts,
         timeout_s=options.timeout_s if spec.timeout_s is None else spec.timeout_s,

@@ -27,7 +27,7 @@ async def submit(
 
     served: dict[int, bool] = {}
 
-    def birth(band: int, handler: HandlerDef) -> int | None:
+    def birth(band: int, handler: HandlerDef, slot: int) -> int | None:
         if band not in served:
             served[band] = world.serves(world.bands[band]) is not None
         return world.incarnation if served[band] and world.capacity.reserve(band, handler) else None
