@@ -49,6 +49,13 @@ def _with_handlers(flags: dict[str, str | None], given: tuple[str, ...]) -> dict
     return {**flags, "handlers": ",".join(given)} if given else flags
 
 
+def _variables(flags: dict[str, str | None]) -> dict[str, str]:
+    """The same as an environment, for processes that read it there."""
+    return {
+        setting.variable: value for setting in SETTINGS if (value := flags.get(setting.field)) is not None
+    }
+
+
 @click.command(short_help="Run handlers here with an own PostgreSQL; reload on save.")
 @_HANDLERS
 @click.option("--nodes", type=click.IntRange(1, 16), default=1, show_default=True, help="Node processes.")
@@ -65,8 +72,7 @@ def dev(
     """
     from node.dev import DevOptions, run_dev  # noqa: PLC0415 - not needed for --help
 
-    given = {f"NORIA_{name.upper()}": value for name, value in flags.items() if value is not None}
-    environment = {**os.environ, **given}
+    environment = {**os.environ, **_variables(flags)}
     if not handlers_given and not environment.get("NORIA_HANDLERS") and os.path.exists("handlers.py"):  # noqa: PTH110 - a word of the user's
         handlers_given = ("handlers.py",)
     return run_dev(
@@ -76,14 +82,20 @@ def dev(
 
 @click.command(short_help="Run a node.")
 @_HANDLERS
+@click.option("--reload", is_flag=True, help="Restart when a file is saved (development).")
 @_flags()
 @DEBUG
-def node(handlers_given: tuple[str, ...], **flags: str | None) -> int:
+def node(handlers_given: tuple[str, ...], *, reload: bool, **flags: str | None) -> int:
     """Run a node until SIGTERM or Ctrl-C, then drain; a second signal ends it at once.
 
-    Exit code 75: other nodes declared it dead, start it again.
+    Exit code 75: other nodes declared it dead, start it again (--reload does).
     """
-    settings = read(os.environ, _with_handlers(flags, handlers_given))
+    flags = _with_handlers(flags, handlers_given)
+    settings = read(os.environ, flags)
+    if reload:
+        from node.dev import run_reloaded  # noqa: PLC0415 - not needed for --help
+
+        return run_reloaded(settings, {**os.environ, **_variables(flags)})
     import traceback  # noqa: PLC0415 - not needed for --help
 
     from node.wiring import run_process  # noqa: PLC0415 - not needed for --help

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
 
-from node.dev.importing import Checked, Found, named_files
+from node.dev.importing import WHOLE, Checked, Found, named_files
 from runtime.adapters.embedded.child import Child, spawn
 
 if TYPE_CHECKING:
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 _CHECK_S: Final = 60.0
 
 
-async def check(handlers: Sequence[str], environment: Mapping[str, str]) -> Checked:
-    """Find out in a process of its own what a node with these handlers would load."""
+async def check(handlers: Sequence[str], environment: Mapping[str, str], *, whole: bool = False) -> Checked:
+    """Find out in a process of its own what a node with these handlers would load, and with `whole` whether
+    Noria's own code can be imported."""
     child = spawn(
-        [sys.executable, "-m", "node.dev.importing", *handlers],
+        [sys.executable, "-m", "node.dev.importing", *([WHOLE] if whole else []), *handlers],
         end_signal=signal.SIGKILL,
         env=environment,
         output=subprocess.PIPE,

@@ -1,6 +1,8 @@
 """Import the handlers as a node would, and tell what came of it as JSON. Starts nothing.
 
-    python -m node.dev.importing FILE|MODULE...
+    python -m node.dev.importing [--whole] FILE|MODULE...
+
+With --whole, Noria's own code is imported too, all that a node has: a mistake there ends the process.
 
 Run in a process of its own: imports may fail, hang, print or exit. stdout carries the JSON and nothing else
 (what the imported code prints goes to stderr).
@@ -22,7 +24,8 @@ from runtime.errors import NoriaError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_OWN: Final = {"actors", "node", "runtime"}
+WHOLE: Final = "--whole"
+OWN: Final = {"actors", "node", "runtime"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ def _local_files(handlers: Sequence[str]) -> tuple[str, ...]:
     """Source files that are the user's: not of Python, of installed packages, or of Noria itself."""
     files = {Path(file).resolve() for file in (*named_files(handlers), *_module_files())}
     library = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    own = [sys.modules[name].__path__[0] for name in _OWN if name in sys.modules]
+    own = [sys.modules[name].__path__[0] for name in OWN if name in sys.modules]
     apart = [Path(folder).resolve() for folder in (*library, *own)]
     return tuple(sorted(str(f) for f in files if f.is_file() and not any(f.is_relative_to(p) for p in apart)))
 
@@ -84,10 +87,14 @@ def named_files(handlers: Sequence[str]) -> Iterator[str]:
                 yield str(path)
 
 
-def main(handlers: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     answer = os.dup(1)
     os.dup2(2, 1)
-    checked = load(handlers)
+    if arguments[:1] == [WHOLE]:
+        import node.wiring  # noqa: F401, PLC0415 - only when asked for
+
+        arguments = arguments[1:]
+    checked = load(arguments)
     with os.fdopen(answer, "w", encoding="utf-8") as out:
         json.dump(asdict(checked), out)
     with contextlib.suppress(Exception):

@@ -1,5 +1,6 @@
 """One node process, kept alive: drained and started anew on request, started again with back-off when it ends
-by itself (a handler that calls os._exit must not end the session)."""
+by itself (a handler that calls os._exit must not end the session). Only where it ends with 0 it stays away: it
+was asked to leave."""
 
 from __future__ import annotations
 
@@ -9,14 +10,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from node.dev.screen import complain, ended
+from node.dev.screen import complain, ended, say
 from runtime.adapters.embedded.child import Child, exited
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+LEFT: Final = 0
 REFUSED: Final = 2  # exit code of a node that cannot work with its settings
 DECLARED_DEAD: Final = 75  # it did the right thing; the next incarnation may start at once
+_SIGNALLED: Final = 128
 _FIRST_S: Final = 0.5
 _MOST_S: Final = 10.0
 _STEADY_S: Final = 10.0  # one that ran this long is no crash loop
@@ -38,13 +41,21 @@ class NodeRunner:
         self._restarting = False
         self._stopping = asyncio.Event()
         self._was_ready = False
+        self._left = False
 
     @property
     def pid(self) -> int | None:
         return self._child.pid if self._child is not None and self._child.poll() is None else None
 
+    @property
+    def code(self) -> int:
+        """The exit code of its last process, as a shell has it; 0 while there has been none."""
+        code = (self._child.poll() if self._child is not None else None) or 0
+        return code if code >= 0 else _SIGNALLED - code
+
     async def run(self) -> int:
-        """Until `stop`: 0; or until the node refuses its settings at the start: its exit code."""
+        """Until `stop`, or the node leaves because it was asked to: 0; or until it refuses its settings at the
+        start: its exit code."""
         loop = asyncio.get_running_loop()
         crashes = 0
         while not self._stopping.is_set():
@@ -61,6 +72,11 @@ class NodeRunner:
                 continue
             if code == REFUSED and not self._was_ready:
                 return REFUSED
+            if code == LEFT:
+                say(f"node {self.name} has left; it is not started again")
+                self._left = True
+                self._born.set()  # nobody waits for another
+                break
             crashes = 1 if loop.time() - started_s > _STEADY_S else crashes + 1
             await self._back_off(-1 if code is None else code, crashes)
         return 0
@@ -68,9 +84,11 @@ class NodeRunner:
     async def ready(self) -> bool:
         """Wait until the node answers /readyz with 200; False when its process ends before that.
 
-        While there is no process (back-off), it waits for the next one.
+        While there is no process (back-off), it waits for the next one. True for one that has left.
         """
         await self._born.wait()
+        if self._left:
+            return True
         child = self._child
         while child is not None and child.poll() is None:
             if await _answers(self.url):
@@ -81,7 +99,8 @@ class NodeRunner:
         return False
 
     async def restart(self) -> bool:
-        """Drain the process, start another, wait until it answers; as `ready`. Ends a back-off at once."""
+        """Drain the process, start another, wait until it answers; as `ready`. Ends a back-off at once, and leaves
+        alone what has left."""
         child = self._child
         self._awake.set()
         if child is not None and child.poll() is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from node.dev.importing import Found
 
@@ -55,12 +55,14 @@ async def announced(what: str) -> AsyncIterator[None]:
             await task
 
 
-def opening(urls: Sequence[str], handlers: Sequence[Found], watching: bool) -> str:
-    """The page at the start: where it is, what it found, what to try."""
-    lines = ["", *(f"  {click.style(url, bold=True)}" for url in urls), ""]
+def opening(urls: Mapping[str, str], handlers: Sequence[Found], watching: bool) -> str:
+    """The page at the start: where it is (URLs by names of nodes), what it found, what to try."""
+    several = len(urls) > 1
+    lines = [f"  {click.style(url, bold=True)}{f'  {name}' if several else ''}" for name, url in urls.items()]
+    lines = ["", *lines, ""]
     lines += _table(handlers) if handlers else ["  no handlers yet: noria dev FILE.py"]
     if handlers:
-        lines += ["", "  try it", f"    {curl(urls[0], handlers[0])}"]
+        lines += ["", "  try it", f"    {curl(next(iter(urls.values())), handlers[0])}"]
     lines += ["", f"  {'reloads on save; ' if watching else ''}Ctrl-C stops everything", ""]
     return "\n".join(lines)
 

@@ -8,6 +8,9 @@ change during a check, a lost event or an editor that saves by renaming makes no
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import os
+import sysconfig
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,8 +18,10 @@ from typing import TYPE_CHECKING, Final
 
 from watchfiles import awatch
 
+from node.dev.importing import OWN
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
 Stamp = tuple[int, int]
 Look = dict[str, Stamp]
@@ -59,6 +64,26 @@ def as_of(found: Look, then_ns: int) -> Look:
     """
     now_ns = time.time_ns()
     return {file: stamp for file, stamp in found.items() if not then_ns - _CLOCK_NS <= stamp[0] <= now_ns}
+
+
+def own_files() -> tuple[str, ...]:
+    """Every file of Noria's own packages that is source: none where they are installed, as nobody edits those."""
+    return tuple(sorted(file for folder in _own_folders() for file in _below(folder)))
+
+
+def _own_folders() -> Iterator[str]:
+    library = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+    for name in sorted(OWN):
+        spec = importlib.util.find_spec(name)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            if not any(Path(folder).resolve().is_relative_to(path) for path in library):
+                yield folder
+
+
+def _below(folder: str) -> Iterator[str]:
+    for here, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        yield from (f"{here}{os.sep}{name}" for name in files)
 
 
 async def wakes(files: Iterable[str]) -> AsyncIterator[None]:

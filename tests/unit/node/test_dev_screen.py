@@ -11,6 +11,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 import pytest
+from click import unstyle
 from pydantic import BaseModel, TypeAdapter
 
 from node.dev.importing import Found
@@ -87,14 +88,22 @@ def test_the_curl_line_survives_a_shell() -> None:
 
 
 def test_many_handlers_do_not_scroll_the_url_away() -> None:
-    page = opening(["http://h:1"], [Found(f"h{n}", f"a.py:{n}", {}) for n in range(50)], watching=True)
+    page = opening(
+        {"here": "http://h:1"}, [Found(f"h{n}", f"a.py:{n}", {}) for n in range(50)], watching=True
+    )
     assert "50 handlers" in page
     assert "and 30 more" in page
     assert len(page.splitlines()) < 40
-    assert "noria dev FILE.py" in opening(["http://h:1"], [], watching=True)
+    assert "noria dev FILE.py" in opening({"here": "http://h:1"}, [], watching=True)
 
 
 def test_ends_are_told_in_words() -> None:
     assert ended(7) == "exited with code 7"
     assert ended(-9) == "was ended by SIGKILL"
     assert ended(-200) == "was ended by signal 200"
+
+
+def test_names_stand_beside_the_urls_of_several_nodes_only() -> None:
+    assert "here" not in opening({"here": "http://h:1"}, [], watching=True)
+    page = unstyle(opening({"a-1": "http://h:1", "a-2": "http://h:2"}, [], watching=True)).splitlines()
+    assert page[1:3] == ["  http://h:1  a-1", "  http://h:2  a-2"]
