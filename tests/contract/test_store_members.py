@@ -142,6 +142,48 @@ async def test_the_gone_are_shown_for_an_hour(store: Store, world: World) -> Non
     assert not shown & {dead, left}
 
 
+# -- drain -------------------------------------------------------------------------------------------
+
+
+async def test_who_is_asked_to_drain_sees_it_and_no_other_does(store: Store, world: World) -> None:
+    asked, other = await world.member("a"), await world.member("b")
+    assert await store.request_drain("a")
+    assert await store.request_drain("a")  # repeatable
+    assert [(await node(store, one)).drain_requested for one in (asked, other)] == [True, False]
+    assert (await node(store, asked)).state == "active"  # that it drains, it says itself
+
+
+async def test_asking_is_seen_until_the_end(store: Store, world: World) -> None:
+    asked = await world.member("a")
+    await store.request_drain("a")
+    await store.renew(asked, 60)
+    await store.set_state(asked, "draining")
+    assert (await node(store, asked)).drain_requested
+
+
+async def test_all_living_incarnations_of_a_node_are_asked(store: Store, world: World) -> None:
+    """One that was killed may not have been buried when the next one starts."""
+    both = [await world.member("a") for _ in range(2)]
+    assert await store.request_drain("a")
+    assert all([(await node(store, one)).drain_requested for one in both])
+
+
+@pytest.mark.parametrize("fate", ["dead", "left", "never was"])
+async def test_where_nobody_lives_nobody_is_asked(store: Store, world: World, fate: str) -> None:
+    incarnation = await gone(world, fate)
+    assert not await store.request_drain("gone")
+    if fate != "never was":
+        assert not (await node(store, incarnation)).drain_requested
+
+
+async def test_a_later_start_of_the_node_was_not_asked(store: Store, world: World) -> None:
+    asked = await world.member("a")
+    await store.request_drain("a")
+    await store.set_state(asked, "left")
+    again = await world.member("a")
+    assert not (await node(store, again)).drain_requested
+
+
 # -- bury --------------------------------------------------------------------------------------------
 
 

@@ -77,6 +77,12 @@ class Leases:
             row.ended_at = now
         return [row.incarnation for row in buried]
 
+    def request_drain(self, node: str) -> bool:
+        living = [row for row in self._rows.values() if row.node == node and not row.ended]
+        for row in living:
+            row.drain_requested = True
+        return bool(living)
+
     def alive(self, incarnation: int, now: datetime) -> bool:
         """May take work: has neither left nor died, and its lease has not run out."""
         row = self._rows.get(incarnation)
@@ -105,6 +111,7 @@ class Leases:
                 started_at=row.started_at,
                 alive_for_s=(row.alive_until - now).total_seconds(),
                 about=dict(row.about),
+                drain_requested=row.drain_requested,
             )
             for row in self._rows.values()
             if row.ended_at is None or row.ended_at >= shown_since

@@ -91,6 +91,7 @@ class LeaseRow:
     lease_s: float  # as granted last
     state: str = "joining"
     ended_at: datetime | None = None
+    drain_requested: bool = False
     about: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -174,6 +174,9 @@ class MemoryStore:
     async def bury(self, by: int, lease_s: float) -> builtins.list[int]:
         return self._leases.bury(by, lease_s, self._now())
 
+    async def request_drain(self, node: str) -> bool:
+        return self._leases.request_drain(node)
+
     async def nodes(self) -> builtins.list[NodeView]:
         return self._leases.views(self._now())
 

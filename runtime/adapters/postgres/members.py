@@ -54,6 +54,9 @@ class Members:
         rows = await self._connections.sweep.fetch(SQL.bury, by, lease_s)
         return sorted(row["incarnation"] for row in rows)
 
+    async def request_drain(self, node: str) -> bool:
+        return bool(await self._connections.read.fetch(SQL.request_drain, node))
+
     async def nodes(self) -> list[NodeView]:
         return [node_of(row) for row in await self._connections.read.fetch(SQL.nodes)]
 

@@ -74,6 +74,7 @@ class Queries:
     set_state: Query
     member: Query
     bury: Query
+    request_drain: Query
     nodes: Query
     # catalog.sql
     lock_bands: Query

@@ -203,7 +203,7 @@ def attempt_of(row: asyncpg.Record) -> AttemptView:
 
 
 def node_of(row: asyncpg.Record) -> NodeView:
-    node, incarnation, state, started_at, alive_for_s, about = row
+    node, incarnation, state, started_at, alive_for_s, about, drain_requested = row
     return NodeView(
         node=node,
         incarnation=incarnation,
@@ -211,6 +211,7 @@ def node_of(row: asyncpg.Record) -> NodeView:
         started_at=started_at,
         alive_for_s=alive_for_s,
         about=orjson.loads(about),
+        drain_requested=drain_requested,
     )
 
 

@@ -10,13 +10,15 @@ import asyncpg
 import pytest
 
 from runtime.adapters.postgres import PostgresStore, migrate
-from runtime.adapters.postgres.migrate import Migration, apply, known
+from runtime.adapters.postgres.lease import open_lease
+from runtime.adapters.postgres.migrate import NEWEST_SCHEMA, OLDEST_SCHEMA, Migration, apply, known
 from runtime.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-EXTRA = Migration(2, "extra", "ALTER TABLE noria.task ADD COLUMN extra integer;")
+NEXT = NEWEST_SCHEMA + 1
+EXTRA = Migration(NEXT, "extra", "ALTER TABLE noria.task ADD COLUMN extra integer;")
 
 
 @pytest.fixture
@@ -67,12 +69,12 @@ async def test_a_file_that_was_changed_after_it_was_applied_is_refused(pg_dsn_em
 async def test_one_that_fails_leaves_nothing_of_itself(
     pg_dsn_empty: str, admin: asyncpg.Connection[Any]
 ) -> None:
-    broken = Migration(2, "broken", "ALTER TABLE noria.task ADD COLUMN half integer; SELECT 1 / 0;")
+    broken = Migration(NEXT, "broken", "ALTER TABLE noria.task ADD COLUMN half integer; SELECT 1 / 0;")
     with pytest.raises(Exception, match="PostgreSQL refuses it"):
         await apply(pg_dsn_empty, (*known(), broken))
     assert "half" not in await columns(admin, "task")
     assert "payload" in await columns(admin, "task")  # those before it stay
-    assert await apply(pg_dsn_empty, (*known(), EXTRA)) == ["0002_extra"]
+    assert await apply(pg_dsn_empty, (*known(), EXTRA)) == [EXTRA.name]
     assert "extra" in await columns(admin, "task")
 
 
@@ -92,7 +94,7 @@ async def test_a_lock_that_a_node_holds_is_not_queued_for(
         assert not migrating.done()
     assert await other.fetchval("SELECT count(*) FROM noria.task") == 0  # nobody stands behind it
     await transaction.rollback()
-    assert await migrating == ["0002_extra"]
+    assert await migrating == [EXTRA.name]
     await other.close()
 
 
@@ -106,9 +108,34 @@ async def test_a_newer_schema_is_fine_unless_it_says_that_it_is_not(pg_dsn_empty
     await apply(pg_dsn_empty, (*known(), EXTRA))
     async with PostgresStore.open(pg_dsn_empty) as store:  # additive: nodes of the version before go on
         assert await store.bands() == []
-    breaking = Migration(3, "breaking", "-- needs: 3\nALTER TABLE noria.task DROP COLUMN extra;")
-    assert breaking.needs == 3
+    last = NEXT + 1
+    breaking = Migration(last, "breaking", f"-- needs: {last}\nALTER TABLE noria.task DROP COLUMN extra;")
+    assert breaking.needs == last
     await apply(pg_dsn_empty, (*known(), EXTRA, breaking))
-    with pytest.raises(SettingsError, match="needs one that knows migration 3; this one knows 1"):
+    with pytest.raises(
+        SettingsError, match=f"needs one that knows migration {last}; this one knows {NEWEST_SCHEMA}"
+    ):
         async with PostgresStore.open(pg_dsn_empty):
             pass
+
+
+async def test_a_schema_older_than_the_statements_is_refused(pg_dsn_empty: str) -> None:
+    await apply(pg_dsn_empty, tuple(one for one in known() if one.version < OLDEST_SCHEMA))
+    with pytest.raises(SettingsError, match=f"works with {OLDEST_SCHEMA} and later: run noria migrate"):
+        async with PostgresStore.open(pg_dsn_empty):
+            pass
+
+
+async def test_a_cluster_is_migrated_while_members_of_the_version_before_renew(
+    pg_dsn_empty: str, admin: asyncpg.Connection[Any]
+) -> None:
+    """What a running node does to its lease: joined before the migration, renewed after it."""
+    [initial, *rest] = known()
+    await apply(pg_dsn_empty, (initial,))
+    async with open_lease(pg_dsn_empty) as lease:
+        incarnation = await lease.join("old", 60, {})
+        assert await apply(pg_dsn_empty, (initial, *rest)) == [migration.name for migration in rest]
+        assert await lease.renew(incarnation, 60) == 60
+    async with PostgresStore.open(pg_dsn_empty) as store:
+        [old] = await store.nodes()
+        assert (old.node, old.drain_requested) == ("old", False)

@@ -66,9 +66,22 @@ UPDATE noria.lease l
  WHERE l.incarnation = e.incarnation
 RETURNING l.incarnation;
 
+-- name: request_drain
+-- $1 node text
+-- Asking again changes nothing more. A later start of the node is another incarnation, which nobody has asked.
+WITH living AS MATERIALIZED (
+    SELECT incarnation FROM noria.lease WHERE node = $1 AND state < 8 ORDER BY incarnation FOR UPDATE
+)
+UPDATE noria.lease l
+   SET drain_requested_at = coalesce(l.drain_requested_at, clock_timestamp())
+  FROM living
+ WHERE l.incarnation = living.incarnation
+RETURNING l.incarnation;
+
 -- name: nodes
 SELECT node, incarnation, state, started_at,
-       extract(epoch FROM alive_until - clock_timestamp())::double precision AS alive_for_s, about
+       extract(epoch FROM alive_until - clock_timestamp())::double precision AS alive_for_s, about,
+       drain_requested_at IS NOT NULL AS drain_requested
   FROM noria.lease
  WHERE ended_at IS NULL OR ended_at >= clock_timestamp() - interval '1 hour'
  ORDER BY incarnation;
