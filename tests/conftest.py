@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from blockbuster import BlockBuster
 
-from tests.support import services
+from tests.support import rabbitmq_server, services
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,3 +110,20 @@ def pg_each_dsn(request: pytest.FixtureRequest) -> Iterator[str]:
     server: services.PostgresServer = request.getfixturevalue(request.param)
     with server.database(migrated=True) as dsn:
         yield dsn
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[rabbitmq_server.RabbitServer]:
+    """The session's own RabbitMQ, for tests that break it and `heal` it."""
+    try:
+        server = rabbitmq_server.RabbitServer()
+    except services.ServiceMissingError as exc:
+        pytest.fail(str(exc), pytrace=False)
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def amqp_url(request: pytest.FixtureRequest) -> str:
+    """RabbitMQ for tests that do not hurt it: NORIA_TEST_AMQP_URL, else the session's own."""
+    return os.environ.get(rabbitmq_server.URL_VARIABLE) or str(request.getfixturevalue("rabbitmq").url)
