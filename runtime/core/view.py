@@ -49,6 +49,7 @@ class View:
 
 
 NO_VIEW: Final = View(number=0)
+VIEWS_KEPT: Final = 10_000  # that a log holds at least; older ones may be gone
 
 
 def view_to_json(view: View) -> dict[str, Any]:

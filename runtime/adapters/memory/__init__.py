@@ -1,5 +1,6 @@
 """The record in memory: same answers as PostgreSQL, a clock that is passed in, nothing kept."""
 
 from runtime.adapters.memory.store import MemoryStore
+from runtime.adapters.memory.views import MemoryCoordinator, MemoryViews
 
-__all__ = ["MemoryStore"]
+__all__ = ["MemoryCoordinator", "MemoryStore", "MemoryViews"]

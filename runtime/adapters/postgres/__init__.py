@@ -5,7 +5,7 @@ migrations/     the schema, forward only     migrate.py      applies it
 connections.py  who speaks over which        translate.py    whose fault an error is
 rows.py         records to values            scanning.py     which index a filter may walk
 accepting, claiming, settling, repairing, control, reading, members: one idea each; store.py is their sum
-lease.py        renewal, apart from all of it
+views.py        the port Coordinator        lease.py        renewal, apart from all of it
 """
 
 from runtime.adapters.postgres.migrate import migrate

@@ -76,6 +76,12 @@ class Queries:
     bury: Query
     request_drain: Query
     nodes: Query
+    # views.sql
+    present_view: Query
+    newer_view: Query
+    propose_view: Query
+    logged_view: Query
+    view_history: Query
     # catalog.sql
     lock_bands: Query
     insert_bands: Query

@@ -14,6 +14,7 @@ from runtime.adapters.postgres.migrate import NEWEST_SCHEMA, OLDEST_SCHEMA
 from runtime.adapters.postgres.queries import SQL
 from runtime.adapters.postgres.repairing import Repairing
 from runtime.adapters.postgres.settling import Settling
+from runtime.adapters.postgres.views import PostgresCoordinator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,6 +42,11 @@ class PostgresStore(Accepting, Claiming, Settling, Repairing, Control, Members, 
             yield cls(connections)
         finally:
             await connections.close()
+
+    @property
+    def coordinator(self) -> PostgresCoordinator:
+        """Views in the same database, over the same connections."""
+        return PostgresCoordinator(self._connections.read)
 
     async def now(self) -> datetime:
         [row] = await self._connections.read.fetch(SQL.now)
