@@ -6,6 +6,7 @@ that do not bind, values out of bounds. One place for all doors (HTTP, children,
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,6 +30,7 @@ from actors.authoring.options import LANES
 from actors.authoring.registry import HandlerDef, Registry
 from actors.authoring.task import Task
 from actors.bands import Bands
+from actors.catalog import ForeignHandler, Published
 from runtime.core.canonical import digest as digest_of
 from runtime.core.ids import ENTROPY_BYTES, IdSequence
 from runtime.core.slots import routing_key, slot_of
@@ -65,7 +67,10 @@ class TaskSpec:
 
 @dataclass(slots=True)
 class Prepared:
-    """A task ready to be accepted, and its arguments as Python values (so that nothing is parsed twice)."""
+    """A task ready to be accepted, and its arguments as Python values (so that nothing is parsed twice).
+
+    The arguments are for a birth on this node: empty where only others have the handler.
+    """
 
     task: NewTask
     args: dict[str, Any]
@@ -79,7 +84,7 @@ _Combination = tuple[
 @dataclass(slots=True)
 class _Checked:
     spec: TaskSpec
-    handler: HandlerDef
+    handler: HandlerDef | ForeignHandler
     key: _Combination
     payload: bytes
     metadata: bytes | None
@@ -92,10 +97,21 @@ Birth = Callable[[int, HandlerDef, int], int | None]
 
 
 class Intake:
-    """Prepares requests. `now_ms` is this node's clock: it only dates ids, nothing is decided by it."""
+    """Prepares requests. `now_ms` is this node's clock: it only dates ids, nothing is decided by it.
 
-    def __init__(self, registry: Registry, bands: Bands, now_ms: Callable[[], int]) -> None:
+    `published` are the handlers of other nodes; without it this node accepts for its own only.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        bands: Bands,
+        now_ms: Callable[[], int],
+        published: Published | None = None,
+    ) -> None:
         self._registry = registry
+        self._own = frozenset(registry.names)
+        self._published = published
         self._bands = bands
         self._now_ms = now_ms
         self._ids = IdSequence()
@@ -105,9 +121,15 @@ class Intake:
         """Validate all and make them ready, in order.
 
         Raises InvalidInput with the errors of all of them (pointers '#/payload/x', and '#/3/payload/x' when there
-        are several); Unavailable when a new band could not be interned.
+        are several); Unavailable when a new band could not be interned, or the catalog not be read.
         """
-        checked = self._check_all(specs)
+        foreign = {spec.handler for spec in specs} - self._own
+        if foreign and self._published is not None:
+            await self._published.look(foreign)
+            # in a thread: a schema takes seconds over a payload that a handler's own types read in milliseconds
+            checked = await asyncio.to_thread(self._check_all, specs)
+        else:
+            checked = self._check_all(specs)
         unknown = {one.key for one in checked} - self._known.keys()
         if unknown:
             keys = [
@@ -125,7 +147,9 @@ class Intake:
         band = self._known[one.key]
         slot = slot_of(routing_key(task_id, spec.idempotency_key, spec.actor_key))
         immediate = not spec.delay_s and spec.run_at is None and spec.expires_at is None
-        born_on = birth(band, one.handler, slot) if birth is not None and immediate else None
+        born_on = None
+        if birth is not None and immediate and isinstance(one.handler, HandlerDef):
+            born_on = birth(band, one.handler, slot)
         return Prepared(_new_task(one, band, task_id, slot, born_on), one.args)
 
     def _check_all(self, specs: Sequence[TaskSpec]) -> list[_Checked]:
@@ -147,10 +171,10 @@ class Intake:
 
     def _check(self, spec: TaskSpec) -> _Checked | Errors:
         errors = [] if _is_plain(spec) else _check_bounds(spec)
-        handler = self._registry.get(spec.handler)
-        if handler is None:
-            return [*errors, ("/handler", self._unknown(spec.handler))]
         try:
+            handler = self._registry.get(spec.handler) or self._foreign(spec.handler)
+            if handler is None:
+                return [*errors, ("/handler", self._unknown(spec.handler))]
             payload, args = handler.accept(spec.payload)
         except InvalidInput as refused:
             return [*errors, *((pointer.removeprefix("#"), detail) for pointer, detail in refused.errors)]
@@ -161,9 +185,13 @@ class Intake:
             errors.append(_size_fault("/metadata", metadata, METADATA_BYTES_MAX))
         return errors or _Checked(spec, handler, _combination(spec, handler), payload, metadata, args)
 
+    def _foreign(self, name: str) -> ForeignHandler | None:
+        return None if self._published is None else self._published.get(name)
+
     def _unknown(self, name: str) -> str:
-        near = difflib.get_close_matches(name, self._registry.names, n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else f"known are: {_some(self._registry.names)}"
+        known = self._own if self._published is None else self._own.union(self._published.names)
+        near = difflib.get_close_matches(name, sorted(known), n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else f"known are: {_some(known)}"
         return f"no handler is named {name!r}; {hint}"
 
 
@@ -172,7 +200,7 @@ def _some(names: Iterable[str], limit: int = 10) -> str:
     return ", ".join(listed[:limit]) + (", …" if len(listed) > limit else "") if listed else "none"
 
 
-def _combination(spec: TaskSpec, handler: HandlerDef) -> _Combination:
+def _combination(spec: TaskSpec, handler: HandlerDef | ForeignHandler) -> _Combination:
     lane = handler.options.priority if spec.priority is None else spec.priority
     requires = tuple(sorted(set(spec.requires))) if spec.requires else ()
     return spec.handler, lane.value, spec.tenant, requires, spec.actor_key is not None

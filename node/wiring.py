@@ -28,10 +28,13 @@ from actors.authoring.lifespans import open_lifespans
 from actors.authoring.log_context import install as install_log_context
 from actors.authoring.registry import Kind, Registry
 from actors.bands import Bands
+from actors.catalog import Published
+from actors.cluster import Cluster
 from actors.executor.capacity import Capacity
 from actors.intake import Intake
-from actors.supervisor import DrainNode, GetActors, Supervisor
-from actors.supervisor import Message as SupervisorMessage
+from actors.supervisor.messages import DrainNode, GetActors
+from actors.supervisor.messages import Message as SupervisorMessage
+from actors.supervisor.supervisor import Supervisor
 from actors.world import Keeping, Limits, World
 from node import logs
 from node.http.app import make_app
@@ -142,7 +145,7 @@ async def _join(
         registry=registry,
         bands=bands,
         capacity=Capacity({kind: limits.of(kind) for kind in Kind}),
-        intake=Intake(registry, bands, lambda: time.time_ns() // 1_000_000),
+        intake=Intake(registry, bands, lambda: time.time_ns() // 1_000_000, Published(store, clock.now_s)),
         resources=resources,
         activity=Activity(clock.now_s, clock.wall),
         clock=clock,
@@ -150,6 +153,7 @@ async def _join(
         jitter=random.random,
         node=settings.node_name,
         incarnation=incarnation,
+        cluster=Cluster(incarnation, registry.names),
         lease_s=settings.lease_s,
         sources=registry.loaded_from,
         tags=frozenset(settings.tags),

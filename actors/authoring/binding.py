@@ -26,7 +26,7 @@ from actors.authoring.source import refusal
 from runtime.core.canonical import FAULTS_MAX, Fault, check_numbers, find_nul, pointer_to
 from runtime.errors import InvalidInput
 
-_ROOT = "#/payload"
+PAYLOAD: Final = "#/payload"
 
 
 class Binding:
@@ -68,7 +68,7 @@ class Binding:
         """
         if not self._required and payload == {}:
             return b"{}", {}
-        raw = _write_plain(self._name, payload)
+        raw = write_plain(self._name, payload)
         return raw, self.bind(raw)
 
     # -- to JSON ------------------------------------------------------------------------------------
@@ -81,12 +81,12 @@ class Binding:
         try:
             raw = self._convert.write(values)
         except Inexact as error:
-            raise _refused(self._name, self._place(values, error)) from error
-        if looks_nul(raw) and (faults := find_nul(from_json(raw), _ROOT)):
-            raise _refused(self._name, faults)
+            raise refused(self._name, self._place(values, error)) from error
+        if looks_nul(raw) and (faults := find_nul(from_json(raw), PAYLOAD)):
+            raise refused(self._name, faults)
         if len(raw) > PAYLOAD_BYTES_MAX:
-            raise _refused(
-                self._name, [(_ROOT, f"{len(raw)} bytes as JSON; at most {PAYLOAD_BYTES_MAX} are allowed")]
+            raise refused(
+                self._name, [(PAYLOAD, f"{len(raw)} bytes as JSON; at most {PAYLOAD_BYTES_MAX} are allowed")]
             )
         self.bind(raw)
         payload: dict[str, Any] = orjson.loads(raw)
@@ -97,52 +97,52 @@ class Binding:
         names = list(self._arguments)
         faults: list[Fault] = []
         if len(args) > len(names):
-            faults.append((_ROOT, f"{len(args)} arguments by position; {self._name} takes {self._takes()}"))
+            faults.append((PAYLOAD, f"{len(args)} arguments by position; {self._name} takes {self._takes()}"))
         values = dict(zip(names, args, strict=False))
-        faults += [(pointer_to(_ROOT, name), "is given twice") for name in kwargs if name in values]
+        faults += [(pointer_to(PAYLOAD, name), "is given twice") for name in kwargs if name in values]
         values.update(kwargs)
         for name in values:
             if name not in self._arguments:
-                faults.append((pointer_to(_ROOT, name), self._unknown()))
+                faults.append((pointer_to(PAYLOAD, name), self._unknown()))
         for name, argument in self._arguments.items():
             if argument.required and name not in values:
-                faults.append((pointer_to(_ROOT, name), "is required"))
+                faults.append((pointer_to(PAYLOAD, name), "is required"))
         for name, model in self._models.items():
             if not isinstance(values.get(name), BaseModel | dict | None):
-                faults.append((pointer_to(_ROOT, name), f"should be a {model.__qualname__}"))
+                faults.append((pointer_to(PAYLOAD, name), f"should be a {model.__qualname__}"))
         if faults:
-            raise _refused(self._name, faults)
+            raise refused(self._name, faults)
         return values
 
     def _place(self, values: dict[str, Any], error: Inexact) -> list[Fault]:
         """Faults with the argument's name, also where pydantic does not say which it was."""
         if all(pointer for pointer, _ in error.faults):
-            return [(_ROOT + pointer, detail) for pointer, detail in error.faults]
+            return [(PAYLOAD + pointer, detail) for pointer, detail in error.faults]
         faults: list[Fault] = []
         for name, value in values.items():
             try:
                 self._convert.write({name: value})
             except Inexact as alone:
                 faults += [
-                    (_ROOT + (pointer or pointer_to("", name)), detail) for pointer, detail in alone.faults
+                    (PAYLOAD + (pointer or pointer_to("", name)), detail) for pointer, detail in alone.faults
                 ]
-        return faults or [(_ROOT, detail) for _, detail in error.faults]
+        return faults or [(PAYLOAD, detail) for _, detail in error.faults]
 
     # -- errors -------------------------------------------------------------------------------------
 
     def _invalid(self, error: ValidationError, payload: bytes) -> InvalidInput:
         count = error.error_count()
         if count > _FAULTS_LISTABLE:  # to list them would block the event loop
-            return _refused(self._name, [(_ROOT, f"{count} values are wrong; too many to list")])
+            return refused(self._name, [(PAYLOAD, f"{count} values are wrong; too many to list")])
         faults: list[Fault] = []
         details = error.errors(include_url=False, include_context=False)
         if details[0]["type"] == "json_invalid":
-            return _refused(self._name, [(_ROOT, details[0]["msg"])])
+            return refused(self._name, [(PAYLOAD, details[0]["msg"])])
         document = from_json(payload)
         for each in details[:FAULTS_MAX]:
             pointer = _pointer(each["loc"], document, missing=each["type"] == "missing")
             faults.append((pointer, self._detail(each["type"], each["msg"], each["input"], len(each["loc"]))))
-        return _refused(self._name, list(dict.fromkeys(faults)))
+        return refused(self._name, list(dict.fromkeys(faults)))
 
     def _detail(self, kind: str, message: str, value: Any, depth: int) -> str:
         if kind == "missing":
@@ -150,7 +150,7 @@ class Binding:
         if kind in _UNKNOWN_KINDS:
             return self._unknown() if depth == 1 else "is not a known field"
         text = message.removeprefix("Input ")
-        return f"{text[:1].lower()}{text[1:]}; got {_shown(value)}"
+        return f"{text[:1].lower()}{text[1:]}; got {shown(value)}"
 
     def _unknown(self) -> str:
         return f"is not an argument of {self._name}, which takes {self._takes()}"
@@ -219,33 +219,34 @@ def _unusable(error: Exception) -> str:
 # -- faults ---------------------------------------------------------------------------------------------
 
 
-def _refused(name: str, faults: list[Fault]) -> InvalidInput:
+def refused(name: str, faults: list[Fault]) -> InvalidInput:
+    """The error of a payload, with pointers '#/payload/…'."""
     listed = tuple(faults[:FAULTS_MAX])
     brief = "; ".join(
-        f"{pointer.removeprefix('#/payload').lstrip('/') or 'payload'} {detail}"
-        for pointer, detail in listed[:3]
+        f"{pointer.removeprefix(PAYLOAD).lstrip('/') or 'payload'} {detail}" for pointer, detail in listed[:3]
     )
     return InvalidInput(f"{name}: {brief}", listed)
 
 
-def _write_plain(name: str, payload: Any) -> bytes:
+def write_plain(name: str, payload: Any) -> bytes:
+    """A JSON object as the bytes to keep. Raises InvalidInput for what JSON would silently change."""
     if type(payload) is not dict and not isinstance(payload, Mapping):  # the first costs nothing
-        raise _refused(name, [(_ROOT, f"must be an object; got {_shown(payload)}")])
+        raise refused(name, [(PAYLOAD, f"must be an object; got {shown(payload)}")])
     try:
         raw = to_json(payload, inf_nan_mode="constants")
-        faults = check_numbers(from_json(raw), _ROOT) if looks_inexact(raw) else []
-        faults += find_nul(from_json(raw), _ROOT) if looks_nul(raw) else []
+        faults = check_numbers(from_json(raw), PAYLOAD) if looks_inexact(raw) else []
+        faults += find_nul(from_json(raw), PAYLOAD) if looks_nul(raw) else []
     except Exception as error:  # noqa: BLE001 - whatever is wrong, it is the payload
-        faults = find_nul(dict(payload), _ROOT) or [(_ROOT, f"has no JSON form: {error}")]
+        faults = find_nul(dict(payload), PAYLOAD) or [(PAYLOAD, f"has no JSON form: {error}")]
         raw = b""
     if faults:
-        raise _refused(name, faults)
+        raise refused(name, faults)
     return raw
 
 
 def _pointer(loc: tuple[int | str, ...], document: Any, *, missing: bool) -> str:
     """pydantic's place in the payload; its own words in it (branches of unions, validators) are left out."""
-    pointer = _ROOT
+    pointer = PAYLOAD
     for index, part in enumerate(loc):
         if _has(document, part):
             document = document[part]
@@ -261,7 +262,7 @@ def _has(document: Any, part: int | str) -> bool:
     return isinstance(document, list) and isinstance(part, int) and part < len(document)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """As JSON would show it, short."""
     if isinstance(value, dict):
         return "an object"

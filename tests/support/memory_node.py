@@ -16,9 +16,12 @@ from actors.activity import Activity
 from actors.authoring.lifespans import open_lifespans
 from actors.authoring.registry import Kind
 from actors.bands import Bands
+from actors.catalog import Published
+from actors.cluster import Cluster
 from actors.executor.capacity import Capacity
 from actors.intake import Intake
-from actors.supervisor import DrainNode, GetActors, Supervisor
+from actors.supervisor.messages import DrainNode, GetActors
+from actors.supervisor.supervisor import Supervisor
 from actors.world import Limits, World
 from node.http.app import API, make_app
 from node.service import NodeService
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from actors.authoring.registry import Registry
-    from actors.supervisor import Message as SupervisorMessage
+    from actors.supervisor.messages import Message as SupervisorMessage
     from node.http.route import Api, Options
     from runtime.kernel.actor import Ref
     from runtime.ports import Store
@@ -89,7 +92,7 @@ def _world(
         registry=registry,
         bands=bands,
         capacity=Capacity({kind: limits.of(kind) for kind in Kind}),
-        intake=Intake(registry, bands, lambda: time.time_ns() // 1_000_000),
+        intake=Intake(registry, bands, lambda: time.time_ns() // 1_000_000, Published(store, clock.now_s)),
         resources=resources,
         activity=Activity(clock.now_s, clock.wall),
         clock=clock,
@@ -97,6 +100,7 @@ def _world(
         jitter=random.Random().random,  # the global one belongs to Hypothesis
         node=name,
         incarnation=incarnation,
+        cluster=Cluster(incarnation),
         lease_s=_LONG_S,
         limits=limits,
     )
