@@ -24,7 +24,7 @@ from runtime.errors import InvalidInput
 RESULT_BYTES_MAX: Final = 256 * 1024
 _MESSAGE_CHARS_MAX: Final = 2_000
 _TRACEBACK_CHARS_MAX: Final = 8_000
-_RELEASE_DELAY_S: Final = 5.0  # before a task that does not bind here is offered again
+_RELEASE_S_MAX: Final = 60.0
 
 Move = Finish | Requeue
 
@@ -140,7 +140,8 @@ def move_of(run: Run, ended: Ended, jitter: float, children: tuple[NewTask, ...]
         case Snooze(after_s):
             return decisions.after_snooze(run.claim, after_s)
         case Unbound(error):
-            return decisions.after_release(run.claim, _RELEASE_DELAY_S, error)
+            # for others, soon; later and later, in case that it binds nowhere
+            return decisions.after_release(run.claim, min(run.claim.attempt, _RELEASE_S_MAX), error)
         case Crashed(error):
             return decisions.after_child_crash(run.claim, error)
 

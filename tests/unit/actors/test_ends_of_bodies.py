@@ -9,8 +9,9 @@ import pytest
 
 from actors import Backoff, Context, Fail, Retry, handler, task
 from actors.executor.bodies import RESULT_BYTES_MAX
-from runtime.core.task import AttemptKind, State, Status
+from runtime.core.task import AttemptKind, BandKey, Lane, Reason, State, Status
 from tests.support.actor_rig import Gates, Rig
+from tests.support.factories import new_task
 
 BACKOFF = Backoff(first_s=1, factor=2, max_s=100)
 
@@ -338,3 +339,17 @@ async def test_progress_is_written_once_a_second_and_the_newest_wins() -> None:
         await rig.advance(1)
         assert running.progress is not None
         assert (running.progress.done, running.progress.message) == (2, "nearly")
+
+
+async def test_what_does_not_bind_here_is_left_to_others_later_and_later() -> None:
+    async with Rig(picky) as rig:
+        [band] = await rig.world.bands.intern([BandKey("picky", Lane.MEDIUM)])
+        foreign = new_task(band, payload=b'{"argument": "of another version"}')
+        await rig.store.accept([[foreign]])
+        for attempt in range(1, 5):
+            await rig.settle()
+            view = await rig.store.get(foreign.id)
+            assert view is not None
+            assert (view.state, view.reason, view.failures) == (State.SCHEDULED, Reason.RELEASED, 0)
+            assert (view.attempt, view.due) == (attempt, rig.at(attempt))
+            await rig.advance(attempt)
