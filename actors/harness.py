@@ -30,11 +30,13 @@ from actors.authoring.registry import HandlerDef, Kind, Registry
 from actors.authoring.resources import Resource, Resources
 from actors.authoring.task import Task
 from actors.bands import Bands
+from actors.cluster import Cluster
 from actors.executor.capacity import Capacity
 from actors.executor.messages import Refresh, Tick, Waits
 from actors.intake import Intake, spec_of
 from actors.router.submitting import submit
-from actors.supervisor import Actors, GetActors, Message, Supervisor
+from actors.supervisor.messages import Actors, GetActors, Message
+from actors.supervisor.supervisor import Supervisor
 from actors.world import Limits, World
 from runtime.core.task import (
     AttemptView,
@@ -192,6 +194,7 @@ class Harness:
             jitter=lambda: _LONGEST_JITTER,
             node="harness",
             incarnation=incarnation,
+            cluster=Cluster(incarnation),
             lease_s=_LEASE_S,
             tags=self._tags,
             limits=self._limits,

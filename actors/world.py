@@ -9,11 +9,12 @@ from actors.activity import Activity
 from actors.authoring.registry import HandlerDef, Kind, Registry
 from actors.authoring.resources import Resources
 from actors.bands import Bands
+from actors.cluster import Cluster
 from actors.executor.capacity import Capacity
 from actors.intake import Intake
 from runtime.core.task import Band
 from runtime.kernel.clock import Clock
-from runtime.ports import Store, Telemetry
+from runtime.ports import Broker, Coordinator, Store, Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,11 @@ class World:
     node: str
     incarnation: int
     lease_s: float
+    cluster: Cluster
+    coordinator: Coordinator | None = None  # None: a node by itself, as in a Harness
+    broker: Broker | None = None  # None: others are found through the record only
+    heartbeat_s: float = 1.0
+    events: str = "final"  # which states are told to other services: final, all, off
     sources: tuple[str, ...] = ()  # modules or files that child processes load handlers from
     tags: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)

@@ -16,7 +16,7 @@ from actors.executor.messages import CancelRun, ListRunning, Refresh, Waits
 from actors.intake import TaskSpec
 from actors.router.messages import AwaitEnd
 from actors.router.submitting import submit
-from actors.supervisor import Actors
+from actors.supervisor.messages import Actors
 from actors.world import World
 from node.http.service import Submitted
 from node.http.stats import counted

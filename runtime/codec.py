@@ -24,9 +24,9 @@ from runtime.core.messages import (
     Heartbeat,
     Message,
     Offer,
+    Waiting,
     Watch,
 )
-from runtime.core.task import Status
 from runtime.errors import UndecodableMessage
 
 if TYPE_CHECKING:
@@ -151,13 +151,6 @@ def _read_id(value: object) -> UUID:
     raise _Wrong(f"{_shown(value)} is not an id of 16 bytes")
 
 
-def _read_status(value: object) -> Status:
-    try:
-        return Status(_read_int(value))
-    except ValueError:
-        raise _Wrong(f"{_shown(value)} is not a status") from None
-
-
 def _read_list(value: object) -> list[Any]:
     if isinstance(value, list) and len(value) <= ITEMS_MAX:
         return value
@@ -211,15 +204,12 @@ _IDS: Final = _Field(
     lambda value: tuple(_read_id(item) for item in _read_list(value)),
     lambda ids: [task_id.bytes for task_id in _bounded(ids)],
 )
-_OUTCOMES: Final = _Field(
-    lambda value: _read_pairs(value, _read_status),
-    lambda items: [(task_id.bytes, int(status)) for task_id, status in _bounded(items)],
-)
 
 _FORM_OF: Final[Mapping[type[Message], _Form]] = {
     Watch: _form("watch", Watch, incarnation=_INT, ids=_IDS),
-    Finished: _form("finished", Finished, items=_OUTCOMES),
+    Finished: _form("finished", Finished, ids=_IDS),
     Credit: _form("credit", Credit, incarnation=_INT, credits=_INTS),
+    Waiting: _form("waiting", Waiting, bands=_INTS),
     CancelRequested: _form("cancel", CancelRequested, id=_ID, attempt=_INT),
     Heartbeat: _form(
         "beat",

@@ -27,6 +27,7 @@ class Capacity:
         self._ended = dict.fromkeys(limits, 0)
         self._measured_at_s = 0.0
         self._backlog: dict[int, int] = {}  # band -> how often rows were put there
+        self._backlog_kinds: dict[int, Kind] = {}  # of those bands
         self._closed: set[str] = set()
         self.paused: frozenset[str] = frozenset()
 
@@ -86,6 +87,10 @@ class Capacity:
         """Nothing more is claimed or born ('drain', 'isolation') until the same reason opens again."""
         self._closed.add(why)
 
+    @property
+    def closed(self) -> bool:
+        return bool(self._closed)
+
     def open(self, why: str) -> None:
         self._closed.discard(why)
 
@@ -95,8 +100,9 @@ class Capacity:
     def backlog(self) -> Iterable[int]:
         return self._backlog.keys()
 
-    def put_in_backlog(self, band: int) -> None:
+    def put_in_backlog(self, band: int, kind: Kind) -> None:
         self._backlog[band] = self._backlog.get(band, 0) + 1
+        self._backlog_kinds[band] = kind
 
     def backlog_mark(self, band: int) -> int:
         return self._backlog.get(band, 0)
@@ -104,7 +110,20 @@ class Capacity:
     def clear_backlog(self, band: int, mark: int) -> None:
         """A pull of the band came back short; `mark` is what `backlog_mark` was when it was sent."""
         if self._backlog.get(band) == mark:
-            del self._backlog[band]
+            del self._backlog[band], self._backlog_kinds[band]
+
+    # -- credit -------------------------------------------------------------------------------------
+
+    def credits(self, members: int) -> tuple[int, ...]:
+        """How many offers each of so many other members may send from now on, by kind of body.
+
+        None where there is a backlog: offers never overtake what waits already. A window for all is shared out, but
+        everybody may send one: at worst a few wait here for a moment.
+        """
+        if not members or self._closed:
+            return ()
+        behind = set(self._backlog_kinds.values())
+        return tuple(0 if kind in behind else -(-self.room(kind) // members) for kind in self._limits)
 
     def reserve(self, band: int, handler: HandlerDef) -> bool:
         """Room for one task that starts the moment it is accepted; give it back if it is not."""

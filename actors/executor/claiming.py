@@ -33,9 +33,10 @@ class Claiming:
     def waits(self, band: int) -> None:
         """Rows of this band wait and are due. Those that others have to serve are no backlog of this node."""
         known = self._world.bands.get(band)
-        if known is None or self._world.serves(known) is None:
+        handler = None if known is None else self._world.serves(known)
+        if handler is None:
             return
-        self._world.capacity.put_in_backlog(band)
+        self._world.capacity.put_in_backlog(band, handler.kind)
         if band in self._kinds:
             self._lanes[self._kinds[band]].wake(band)
 
@@ -47,7 +48,10 @@ class Claiming:
         for kind, lanes in self._lanes.items():
             if sweep or kind in behind:
                 quotas = lanes.choose(self._world.capacity.room(kind))
-                takes += [Take(band, limit, None if sweep else self._since(band)) for band, limit in quotas]
+                takes += [
+                    Take(band, limit, None if sweep else self._since(band), self._own(band))
+                    for band, limit in quotas
+                ]
         return takes
 
     def returned(self, takes: Sequence[Take], marks: Sequence[int], claims: Iterable[Claim]) -> None:
@@ -57,12 +61,13 @@ class Claiming:
             got[claim.band] += 1
             self._newest_due[claim.band] = claim.started_at - timedelta(seconds=claim.waited_s)
         for take, mark in zip(takes, marks, strict=True):
-            if take.band in self._kinds:
-                self._lanes[self._kinds[take.band]].returned(take.band, take.limit, got[take.band])
+            kind = self._kinds.get(take.band)
+            if kind is not None:
+                self._lanes[kind].returned(take.band, take.limit, got[take.band])
             if got[take.band] < take.limit:
                 self._world.capacity.clear_backlog(take.band, mark)
-            elif not mark:
-                self._world.capacity.put_in_backlog(take.band)
+            elif not mark and kind is not None:
+                self._world.capacity.put_in_backlog(take.band, kind)
 
     def _serve(self) -> None:
         """Bands are only ever added, so their number and the pauses say whether anything has changed."""
@@ -78,6 +83,9 @@ class Claiming:
         self._kinds = {band.id: kind for kind, served in by_kind.items() for band in served}
         for kind, served in by_kind.items():
             self._lanes[kind].serve((band.id, band.lane, band.tenant) for band in served)
+
+    def _own(self, band: int) -> bytes | None:
+        return self._world.cluster.own_slots(self._world.bands[band])
 
     def _since(self, band: int) -> datetime | None:
         newest = self._newest_due.get(band)

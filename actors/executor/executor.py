@@ -43,11 +43,13 @@ from actors.executor.messages import (
     Tick,
     Waits,
 )
+from actors.executor.offers import Offers
 from actors.executor.pool import Pool
 from actors.executor.reporting import Reporter
 from actors.executor.settling import Settled, Settler
 from actors.executor.suspects import Suspects
-from actors.router.messages import TasksEnded
+from actors.router.messages import Route, TasksEnded
+from actors.router.offering import Ready
 from actors.world import World
 from runtime.core import decisions
 from runtime.core.task import Claim, Finish, Requeue, Take, Verdict
@@ -64,9 +66,11 @@ _DUE_KEPT_MAX: Final = 10_000  # local reminders of due times; what does not fit
 
 
 class Executor(Behavior[Message]):
-    def __init__(self, world: World, ended: Callable[[TasksEnded], object]) -> None:
+    """`tell_router` gets what has ended and which children wait."""
+
+    def __init__(self, world: World, tell_router: Callable[[TasksEnded | Route], object]) -> None:
         self._world = world
-        self._ended = ended
+        self._tell_router = tell_router
         self._runs: dict[UUID, Run] = {}  # in hand: queued, running, or waiting to be settled
         self._claiming = Claiming(world)
         self._suspects = Suspects(world.capacity, self._serves)
@@ -88,10 +92,13 @@ class Executor(Behavior[Message]):
     async def started(self, ctx: ActorContext[Message]) -> None:
         self._tell, self._detach = ctx.self.tell, ctx.detach
         self._world.capacity.reset()
+        self._offers = Offers(self._world, ctx.detach, ctx.self.tell)
+        self._world.cluster.grant = self._offers.grant
         ctx.after(_TICK_S, Tick(), key="tick")
         ctx.self.tell(Second())
 
     async def stopped(self, ctx: ActorContext[Message], reason: object) -> None:
+        self._offers.close()
         for pool in self._pools.values():
             self._withdraw(pool)
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
@@ -110,8 +117,8 @@ class Executor(Behavior[Message]):
                 self._on_born(claims, args)
             case Pulled():
                 self._on_pulled(message)
-            case Claimed(claims):
-                self._start(claims)
+            case Claimed():
+                self._on_claimed(message)
             case Tick():
                 self._on_tick()
                 ctx.after(_TICK_S, Tick(), key="tick")
@@ -127,8 +134,8 @@ class Executor(Behavior[Message]):
                 self._on_waits(bands)
             case DueLater(items):
                 self._on_due_later(items)
-            case Offered(offers):
-                self._detach(self._claim(offers))
+            case Offered(delivery):
+                self._offers.put(delivery)
             case CancelRun(task_id):
                 self._cancel(task_id)
             case SuspectsWait(bands):
@@ -173,19 +180,18 @@ class Executor(Behavior[Message]):
             self._suspects.pulled(found=bool(pulled.claims), now_s=self._world.clock.now_s())
         elif not pulled.failed:
             self._claiming.returned(pulled.takes, pulled.marks, pulled.claims)
-        self._reporter.claimed(pulled.claims, via="pull")
+        self._reporter.pulled(pulled.claims)
         self._start(pulled.claims)
         if not pulled.failed:
             self._pull()
 
-    async def _claim(self, offers: tuple[tuple[UUID, int], ...]) -> None:
-        try:
-            claims = await self._world.store.claim(offers, self._world.incarnation)
-        except Unavailable:
+    def _on_claimed(self, claimed: Claimed) -> None:
+        self._offers.claimed(claimed)
+        if claimed.failed:
             self._housekeeping.audit_soon()
-            return
-        self._reporter.claimed(claims, via="offer")
-        self._tell(Claimed(tuple(claims)))
+        self._reporter.claimed(claimed.claims, via="offer")
+        self._start(claimed.claims)
+        self._offers.claim(claimed.kind)
 
     def _on_waits(self, bands: Iterable[int]) -> None:
         for band in bands:
@@ -240,12 +246,10 @@ class Executor(Behavior[Message]):
         self._settler.put(run, move)
         if self._draining is not None:
             self._draining.count(move)
-        elif (
-            not self._pulling
-            and self._world.capacity.backlog
-            and self._world.capacity.worth_pulling(run.handler.kind)
-        ):
-            self._pull()
+        elif self._world.capacity.worth_pulling(run.handler.kind):
+            self._offers.claim(run.handler.kind)
+            if not self._pulling and self._world.capacity.backlog:
+                self._pull()
 
     def _on_abandoned(self, run: Run) -> None:
         log.error(
@@ -259,6 +263,7 @@ class Executor(Behavior[Message]):
         self._reporter.settled(batch)
         final: list[UUID] = []
         waits: set[int] = set()
+        children: list[Ready] = []
         for one in batch:
             run, move = one.run, one.move
             task_id = run.claim.id
@@ -272,12 +277,17 @@ class Executor(Behavior[Message]):
                 self._on_requeued(run, move, waits)
                 continue
             final.append(task_id)
-            if move.children:
-                waits.update(child.band for child in move.children if not child.delay_s)
+            children += [
+                Ready(child.id, 1, child.band, child.slot, child.prefers)
+                for child in move.children
+                if not child.delay_s and child.run_at is None
+            ]
         if waits:
             self._on_waits(waits)
         if final:
-            self._ended(TasksEnded(tuple(final)))
+            self._tell_router(TasksEnded(tuple(final)))
+        if children:
+            self._tell_router(Route(tuple(children)))
         self._finish_drain()
 
     def _on_requeued(self, run: Run, move: Requeue, waits: set[int]) -> None:
@@ -328,6 +338,7 @@ class Executor(Behavior[Message]):
     def _on_tick(self) -> None:
         now_s = self._world.clock.now_s()
         self._world.capacity.measure(now_s)
+        self._offers.tick()
         for pool in self._pools.values():
             pool.check_deadlines()
         while self._due and self._due[0][0] <= now_s:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from actors.authoring.registry import Kind
 from runtime.core.task import Claim, Take
 from runtime.kernel.actor import Control, Request
+from runtime.ports import Delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +22,9 @@ class Born(Control):
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """Ids and attempts that wait and belong here."""
+    """Ids and attempts that wait and belong here; to be acknowledged when they are claimed or given up."""
 
-    offers: tuple[tuple[UUID, int], ...]
+    delivery: Delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +108,12 @@ class Pulled(Control):
 
 @dataclass(frozen=True, slots=True)
 class Claimed(Control):
-    """A claim by offer came back (to itself)."""
+    """A claim by offer came back (to itself). `asked` were taken of that kind's capacity for it."""
 
+    kind: Kind
+    asked: int
     claims: tuple[Claim, ...]
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

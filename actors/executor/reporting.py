@@ -35,6 +35,18 @@ class Reporter:
         for handler, samples in waits.items():
             self._telemetry.observe("task_wait_seconds", samples, handler=handler)
 
+    def pulled(self, claims: Sequence[Claim]) -> None:
+        """As claimed; what belongs to others was stolen from them."""
+        cluster, bands = self._world.cluster, self._world.bands
+        if cluster.alone:
+            self.claimed(claims, via="pull")
+            return
+        mine = [claim for claim in claims if cluster.is_mine(bands[claim.band], claim.slot)]
+        self.claimed(mine, via="pull")
+        if len(mine) < len(claims):
+            kept = set(map(id, mine))
+            self.claimed([claim for claim in claims if id(claim) not in kept], via="steal")
+
     def started(self, run: Run) -> None:
         """Starts are told only while somebody follows: twice the events would be kept half as long."""
         if self._activity.events.is_read:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from actors.intake import Prepared
+from actors.router.offering import Ready
+from runtime.core.messages import Finished, Watch
 from runtime.core.task import Acceptance, TaskView
 from runtime.kernel.actor import Control, Request
 
@@ -37,6 +39,20 @@ class TasksEnded(Control):
 
 
 @dataclass(frozen=True, slots=True)
+class Route(Control):
+    """These wait since just now and are due: tell their owners."""
+
+    tasks: tuple[Ready, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FromAfar(Control):
+    """From another member: it waits for the end of tasks here, or tells the end of ours."""
+
+    message: Watch | Finished
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerAll(Control):
     """The node drains: everybody who waits gets the present state now."""
 
@@ -46,4 +62,4 @@ class Look(Control):
     """Once a second: ask the record about all tasks that somebody waits for (to itself)."""
 
 
-Message = Submit | AwaitEnd | TasksEnded | AnswerAll | Look
+Message = Submit | AwaitEnd | TasksEnded | Route | FromAfar | AnswerAll | Look

@@ -1,7 +1,7 @@
 """The router actor: accepts tasks durably, decides where they go, and tells those who wait for their end.
 
 Law: an answer to Submit means that PostgreSQL has committed. Where a task goes is only a proposal: born running here
-when there is room and no backlog of its band, else its row waits and the executor hears of it.
+when its slot is ours, there is room and no backlog of its band; else its row waits, and its owner hears of it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from actors.executor.messages import AnswerLost, Born, DueLater, Waits
 from actors.executor.messages import Message as ExecutorMessage
 from actors.intake import Prepared
 from actors.router.accepting import Accepted, Accepting, Group
-from actors.router.messages import AnswerAll, AwaitEnd, Look, Message, Submit, TasksEnded
+from actors.router.messages import AnswerAll, AwaitEnd, FromAfar, Look, Message, Route, Submit, TasksEnded
+from actors.router.offering import Offering, Ready
 from actors.router.submitting import give_back
 from actors.router.waiters import Waiters
+from actors.router.watching import Watching
 from actors.world import World
-from runtime.core.task import Claim, NewTask, Stored
+from runtime.core.messages import ITEMS_MAX, Finished, Watch
+from runtime.core.task import Claim, NewTask, Stored, TaskView
 from runtime.errors import Overloaded, Unavailable
 from runtime.kernel.actor import ActorContext, Behavior, Ref
 
@@ -34,10 +37,12 @@ class Router(Behavior[Message]):
         self._executor = executor
         self._accepting = Accepting(world.store, world.limits.accept_waiting_max, self._on_accepted)
         self._waiters = Waiters(world.limits.waiters_max)
+        self._watching = Watching()
         self._draining = False
 
     async def started(self, ctx: ActorContext[Message]) -> None:
         self._detach = ctx.detach
+        self._offering = Offering(self._world, ctx.detach, lambda bands: self._executor.tell(Waits(bands)))
         ctx.after(_LOOK_S, Look(), key="look")
 
     async def stopped(self, ctx: ActorContext[Message], reason: object) -> None:
@@ -52,6 +57,11 @@ class Router(Behavior[Message]):
                 self._await_end(ctx, task_id)
             case TasksEnded(task_ids):
                 self._look_at(self._waiters.wanted(task_ids))
+                self._tell_watchers(task_ids)
+            case Route(tasks):
+                self._offering.route(tasks)
+            case FromAfar(told):
+                self._on_told(told)
             case AnswerAll():
                 self._draining = True
                 self._detach(self._answer_all())
@@ -73,7 +83,7 @@ class Router(Behavior[Message]):
 
     def _on_accepted(self, batch: Sequence[Accepted]) -> None:
         born: list[tuple[Claim, Prepared]] = []
-        due: set[int] = set()
+        due: list[Ready] = []
         later: list[tuple[int, float]] = []
         stored, lost = 0, False
         for group, answer in batch:
@@ -92,7 +102,7 @@ class Router(Behavior[Message]):
                     continue
                 give_back(self._world, (prepared,))
                 if acceptance.due <= acceptance.created_at:
-                    due.add(prepared.task.band)
+                    due.append(_ready(prepared.task))
                 else:
                     later.append(
                         (prepared.task.band, (acceptance.due - acceptance.created_at).total_seconds())
@@ -107,7 +117,7 @@ class Router(Behavior[Message]):
         if lost:
             self._executor.tell(AnswerLost())
         if due:
-            self._executor.tell(Waits(frozenset(due)))
+            self._offering.route(due)
         if later:
             self._executor.tell(DueLater(tuple(later)))
 
@@ -154,6 +164,44 @@ class Router(Behavior[Message]):
             return
         if not views or views[0].state.final:
             self._waiters.answer(task_id, views[0] if views else None)
+        else:
+            await self._watch(views[0])
+
+    # -- on other nodes -----------------------------------------------------------------------------
+
+    async def _watch(self, view: TaskView) -> None:
+        """Ask the node that runs it, or will, to tell us its end; the look once a second finds it too."""
+        cluster = self._world.cluster
+        home = cluster.running_on(view.node) or cluster.home(
+            view.handler, view.requires, view.prefers, view.slot
+        )
+        if home is not None and home.incarnation != cluster.incarnation:
+            await self._send(home.incarnation, Watch(cluster.incarnation, (view.id,)))
+
+    def _on_told(self, told: Watch | Finished) -> None:
+        if isinstance(told, Finished):
+            self._look_at(self._waiters.wanted(told.ids))
+        else:
+            self._tell(told.incarnation, self._watching.watch(told.incarnation, told.ids))
+
+    def _tell_watchers(self, ids: Sequence[UUID]) -> None:
+        if not self._world.cluster.alone:
+            for incarnation, ended in self._watching.ended(ids).items():
+                self._tell(incarnation, ended)
+
+    def _tell(self, incarnation: int, ids: Sequence[UUID]) -> None:
+        for start in range(0, len(ids), ITEMS_MAX):
+            self._detach(self._send(incarnation, Finished(tuple(ids[start : start + ITEMS_MAX]))))
+
+    async def _send(self, incarnation: int, message: Watch | Finished) -> None:
+        if self._world.broker is None:
+            return
+        try:
+            await self._world.broker.tell(incarnation, message)
+        except Unavailable as refused:
+            log.debug("incarnation %d is not told: %s", incarnation, refused)
+
+    # -- looking ------------------------------------------------------------------------------------
 
     def _look_at(self, ids: Sequence[UUID]) -> None:
         if ids:
@@ -177,3 +225,7 @@ class Router(Behavior[Message]):
             return
         for task_id in ids:
             self._waiters.answer(task_id, views.get(task_id))
+
+
+def _ready(task: NewTask) -> Ready:
+    return Ready(task.id, 1, task.band, task.slot, task.prefers)

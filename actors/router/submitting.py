@@ -26,11 +26,14 @@ async def submit(
     """
 
     served: dict[int, bool] = {}
+    cluster = world.cluster
 
     def birth(band: int, handler: HandlerDef, slot: int) -> int | None:
         if band not in served:
             served[band] = world.serves(world.bands[band]) is not None
-        return world.incarnation if served[band] and world.capacity.reserve(band, handler) else None
+        if not served[band] or not (cluster.alone or cluster.is_mine(world.bands[band], slot)):
+            return None
+        return world.incarnation if world.capacity.reserve(band, handler) else None
 
     prepared = await world.intake.prepare(specs, birth)
     message = Submit(tuple(prepared))

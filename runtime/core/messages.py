@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from runtime.core.task import Status
 
 ITEMS_MAX: Final = 4096  # ids in one message; senders split
 
@@ -42,9 +41,9 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """These have ended, and how; committed before it was sent."""
+    """These have ended; committed before it was sent."""
 
-    items: tuple[tuple[UUID, Status], ...]
+    ids: tuple[UUID, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +53,13 @@ class Credit:
 
     incarnation: int
     credits: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """To an owner without credit: rows of these bands wait that are due, and yours."""
+
+    bands: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,4 +91,4 @@ class Canary:
     sequence: int
 
 
-Message = Offer | Watch | Finished | Credit | CancelRequested | Heartbeat | Canary
+Message = Offer | Watch | Finished | Credit | Waiting | CancelRequested | Heartbeat | Canary

@@ -12,13 +12,15 @@ from actors.activity import Activity
 from actors.authoring.registry import Kind, Registry
 from actors.authoring.resources import Resources
 from actors.bands import Bands
+from actors.cluster import Cluster
 from actors.executor.capacity import Capacity
 from actors.executor.messages import CancelRun
 from actors.harness import _Tally
 from actors.intake import Intake, TaskSpec
 from actors.router.messages import AwaitEnd
 from actors.router.submitting import submit
-from actors.supervisor import Actors, DrainNode, GetActors, Supervisor
+from actors.supervisor.messages import Actors, DrainNode, GetActors
+from actors.supervisor.supervisor import Supervisor
 from actors.world import Limits, World
 from runtime.errors import IncarnationDead, NoriaError, Unavailable
 from runtime.kernel.clock import SystemClock
@@ -134,6 +136,7 @@ class SimNode:
             jitter=self._random.random,
             node=self.name,
             incarnation=incarnation,
+            cluster=Cluster(incarnation),
             lease_s=LEASE_S,
             limits=limits,
         )

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 from actors.harness import Harness, HarnessTask
 from actors.intake import spec_of
 from actors.router.submitting import submit
-from actors.supervisor import DrainNode
+from actors.supervisor.messages import DrainNode
 from actors.world import Keeping, Limits
 
 if TYPE_CHECKING:
     from actors.authoring.resources import Resources
     from actors.authoring.task import Task
     from actors.executor.messages import Drained
-    from actors.supervisor import Actors
+    from actors.supervisor.messages import Actors
     from actors.world import World
     from runtime.core.task import Acceptance
 

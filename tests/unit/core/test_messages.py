@@ -20,9 +20,9 @@ from runtime.core.messages import (
     Heartbeat,
     Message,
     Offer,
+    Waiting,
     Watch,
 )
-from runtime.core.task import Status
 from runtime.errors import UndecodableMessage
 
 A = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
@@ -43,8 +43,8 @@ GOLDEN: list[tuple[Message, str]] = [
         "84a17601a174a57761746368ab696e6361726e6174696f6e03a369647392c41001890a5dac96774bbcceb302099a8057c41001890a5dac97700080000000000000ff",
     ),
     (
-        Finished(((A, Status.SUCCEEDED), (B, Status.CANCELLED))),
-        "83a17601a174a866696e6973686564a56974656d739292c41001890a5dac96774bbcceb302099a80570092c41001890a5dac97700080000000000000ff02",
+        Finished((A, B)),
+        "83a17601a174a866696e6973686564a369647392c41001890a5dac96774bbcceb302099a8057c41001890a5dac97700080000000000000ff",
     ),
     (
         Credit(3, (128, 0, 1)),
@@ -68,6 +68,10 @@ GOLDEN: list[tuple[Message, str]] = [
         Canary(3, 9),
         "84a17601a174a663616e617279ab696e6361726e6174696f6e03a873657175656e636509",
     ),
+    (
+        Waiting((1, 70_000)),
+        "83a17601a174a777616974696e67a562616e64739201ce00011170",
+    ),
 ]
 
 INTS = st.integers(0, 2**63 - 1)
@@ -75,9 +79,10 @@ IDS = st.uuids()
 MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Offer, INTS, INTS, st.lists(st.tuples(IDS, INTS), max_size=5).map(tuple), st.integers(0, 2)),
     st.builds(Watch, INTS, st.lists(IDS, max_size=5).map(tuple)),
-    st.builds(Finished, st.lists(st.tuples(IDS, st.sampled_from(Status)), max_size=5).map(tuple)),
+    st.builds(Finished, st.lists(IDS, max_size=5).map(tuple)),
     st.builds(Credit, INTS, st.lists(INTS, max_size=3).map(tuple)),
     st.builds(Canary, INTS, INTS),
+    st.builds(Waiting, st.lists(INTS, max_size=3).map(tuple)),
     st.builds(CancelRequested, IDS, INTS),
     st.builds(
         Heartbeat,
@@ -163,7 +168,7 @@ def test_a_field_with_a_default_may_be_missing_and_no_other() -> None:
         ({"v": 1, "t": "x" * 1_000}, "unknown tag 'xxx"),
         ({"v": 1, "t": "watch", "ids": []}, "watch.incarnation is missing"),
         ({"v": 1, "t": "watch", "incarnation": 1, "ids": b"x"}, "watch.ids: b'x' is not an array"),
-        ({"v": 1, "t": "finished", "items": [[A.bytes, 3]]}, "finished.items: 3 is not a status"),
+        ({"v": 1, "t": "finished", "ids": [3]}, "finished.ids: 3 is not an id"),
         (
             {"v": 1, "t": "credit", "incarnation": 1, "credits": [None]},
             "credit.credits: None is not an integer",
@@ -256,7 +261,7 @@ def test_the_largest_message_fits() -> None:
     [
         Offer(1, 1, ((A, 1),) * (ITEMS_MAX + 1)),
         Watch(1, (A,) * (ITEMS_MAX + 1)),
-        Finished(((A, Status.FAILED),) * (ITEMS_MAX + 1)),
+        Finished((A,) * (ITEMS_MAX + 1)),
     ],
 )
 def test_a_message_that_nobody_would_read_is_not_written(message: Message) -> None:

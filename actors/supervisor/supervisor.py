@@ -1,4 +1,5 @@
-"""The supervisor actor: the root of a node's actors. It starts them in order, and takes the node out in order.
+"""The supervisor actor: the root of a node's actors. It starts them in order, keeps the node's place in the cluster
+(membership.py), and takes the node out in order.
 
 supervisor ── executor   claims, runs, commits
            ── router     accepts, proposes, answers those who wait
@@ -9,59 +10,43 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Final, assert_never
 
 from actors.executor.executor import Executor
-from actors.executor.messages import Drain, Drained, SuspectsWait, Waits
+from actors.executor.messages import CancelRun, Drain, Drained, Offered, SuspectsWait, Waits
 from actors.executor.messages import Message as ExecutorMessage
 from actors.janitor import Janitor, Round
-from actors.router.messages import AnswerAll, TasksEnded
+from actors.router.messages import AnswerAll, FromAfar, Route, TasksEnded
 from actors.router.messages import Message as RouterMessage
 from actors.router.router import Router
+from actors.supervisor.membership import LOOK_S, Membership
+from actors.supervisor.messages import Actors, Beat, DrainNode, GetActors, JoinCluster, Look, Message
 from actors.world import World
+from runtime.core import messages as wire
 from runtime.core.task import Census
 from runtime.errors import Unavailable
-from runtime.kernel.actor import ActorContext, Behavior, Control, Ref, Request
+from runtime.kernel.actor import ActorContext, Behavior, Ref
 from runtime.kernel.supervision import ChildSpec
+from runtime.ports import Delivery
 
 log = logging.getLogger(__name__)
 
 _SETTLE_S: Final = 8.0  # beyond the drain's own time: for bodies that do not stop, and the last commits
 
 
-@dataclass(frozen=True, slots=True)
-class Actors:
-    """Where to send what."""
-
-    router: Ref[RouterMessage]
-    executor: Ref[ExecutorMessage]
-
-
-@dataclass(frozen=True, slots=True)
-class GetActors(Control, Request[Actors]):
-    """Answered once the children run."""
-
-
-@dataclass(frozen=True, slots=True)
-class DrainNode(Control, Request[Drained]):
-    """Leave without losing or repeating work: claim nothing more, end or hand back what runs within `within_s`."""
-
-    within_s: float
-
-
-Message = GetActors | DrainNode
-
-
 class Supervisor(Behavior[Message]):
-    def __init__(self, world: World) -> None:
+    """`leave` is called when somebody asked this node to drain."""
+
+    def __init__(self, world: World, leave: Callable[[], object] = lambda: None) -> None:
         self._world = world
         self._actors: Actors | None = None
+        self._membership = None if world.coordinator is None else Membership(world, world.coordinator, leave)
 
     async def started(self, ctx: ActorContext[Message]) -> None:
         world = self._world
         executor: Ref[ExecutorMessage] = await ctx.spawn(
-            ChildSpec(name="executor", make=lambda: Executor(world, self._ended))
+            ChildSpec(name="executor", make=lambda: Executor(world, self._tell_router))
         )
         router: Ref[RouterMessage] = await ctx.spawn(
             ChildSpec(name="router", make=lambda: Router(world, executor))
@@ -70,17 +55,73 @@ class Supervisor(Behavior[Message]):
         _: Ref[Round] = await ctx.spawn(
             ChildSpec(name="janitor", make=lambda: Janitor(world, self._hint, self._counted))
         )
+        self._detach = ctx.detach
+        if world.broker is not None:
+            world.broker.receive(self._on_offer, self._on_message)
+        if self._membership is not None:
+            ctx.detach(self._membership.follow())
+            ctx.self.tell(Beat())
 
     async def receive(self, ctx: ActorContext[Message], message: Message) -> None:
         match message:
             case GetActors():
                 ctx.reply(self._actors)
+            case JoinCluster():
+                self._join(ctx)
+            case Beat():
+                self._beat(ctx)
+            case Look():
+                self._look(ctx)
             case DrainNode(within_s):
                 ctx.detach(self._drain(within_s), ctx.defer())
             case _:
                 assert_never(message)
 
-    def _ended(self, message: TasksEnded) -> None:
+    # -- the cluster --------------------------------------------------------------------------------
+
+    def _join(self, ctx: ActorContext[Message]) -> None:
+        if self._membership is None:
+            ctx.detach(self._world.store.set_state(self._world.incarnation, "active"), ctx.defer())
+            return
+        ctx.detach(self._membership.join(), ctx.defer())
+        ctx.after(LOOK_S, Look(), key="look")
+
+    def _beat(self, ctx: ActorContext[Message]) -> None:
+        assert self._membership is not None, "only told with one"
+        ctx.detach(self._membership.beat())
+        spread = 0.9 + 0.2 * self._world.jitter()
+        ctx.after(self._world.heartbeat_s * spread, Beat(), key="beat")
+
+    def _look(self, ctx: ActorContext[Message]) -> None:
+        assert self._membership is not None, "only told with one"
+        ctx.detach(self._membership.look())
+        ctx.after(LOOK_S, Look(), key="look")
+
+    def _on_offer(self, delivery: Delivery) -> None:
+        if self._actors is None or not self._actors.executor.tell(Offered(delivery)):
+            delivery.ack()  # the executor is full: a pull will find them
+
+    def _on_message(self, message: wire.Message) -> None:
+        assert self._actors is not None, "children are started before anything is received"
+        membership, actors = self._membership, self._actors
+        match message:
+            case wire.Heartbeat() if membership is not None:
+                if membership.on_heartbeat(message):
+                    self._detach(membership.catch_up())
+            case wire.Credit() if membership is not None:
+                membership.on_credit(message)
+            case wire.Watch() | wire.Finished():
+                actors.router.tell(FromAfar(message))
+            case wire.Waiting(bands):
+                actors.executor.tell(Waits(frozenset(bands)))
+            case wire.CancelRequested(task_id):
+                actors.executor.tell(CancelRun(task_id))
+            case _:
+                log.debug("nobody wants a %s", type(message).__name__)
+
+    # -- between the children -----------------------------------------------------------------------
+
+    def _tell_router(self, message: TasksEnded | Route) -> None:
         if self._actors is not None:
             self._actors.router.tell(message)
 
@@ -121,6 +162,9 @@ class Supervisor(Behavior[Message]):
             await self._mark("left")  # also with a body that does not end: leaving is nobody's crash
 
     async def _mark(self, state: str) -> None:
+        if self._membership is not None:
+            await self._membership.set_state(state)
+            return
         try:
             await self._world.store.set_state(self._world.incarnation, state)
         except Unavailable as away:  # the lease runs out by itself

@@ -1,0 +1,1 @@
+"""The supervisor actor: the root of a node's actors, and its place in the cluster."""
