@@ -39,3 +39,16 @@ check: $(READY) ## lint, format and types
 
 bench: $(READY) ## one node over HTTP: rates, latency, CPU of all processes, drain with a million waiting
 	$(BIN)/python bench/node.py
+
+.PHONY: load
+LOAD_READY := .venv-load/.ready
+
+load: $(READY) $(LOAD_READY) ## Locust on three nodes, one killed: make load SECONDS=90 USERS=24 ONLY="Orders Batches"
+	$(BIN)/python -m loadtests.run --seconds $(or $(SECONDS),90) --users $(or $(USERS),24) $(ONLY)
+
+# an environment of its own: Locust brings a pytest plugin and gevent, which our tests must not meet
+$(LOAD_READY): requirements-load.lock
+	@echo "setting up .venv-load (half a minute the first time) ..."
+	@test -x .venv-load/bin/python || $(PYTHON) -m venv .venv-load
+	@.venv-load/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-load.lock
+	@touch $@
