@@ -32,7 +32,7 @@ from actors.catalog import Published
 from actors.cluster import Cluster
 from actors.executor.capacity import Capacity
 from actors.intake import Intake
-from actors.supervisor.messages import DrainNode, GetActors
+from actors.supervisor.messages import DrainNode, GetActors, JoinCluster
 from actors.supervisor.messages import Message as SupervisorMessage
 from actors.supervisor.supervisor import Supervisor
 from actors.world import Keeping, Limits, World
@@ -42,6 +42,7 @@ from node.http.route import Options
 from node.lease import LeaseKeeper
 from node.service import NodeService
 from node.settings import Settings
+from runtime.adapters.etcd import open_coordinator
 from runtime.adapters.postgres.lease import open_lease
 from runtime.adapters.postgres.migrate import migrate
 from runtime.adapters.postgres.store import PostgresStore
@@ -52,6 +53,7 @@ from runtime.kernel.clock import SystemClock
 from runtime.kernel.supervision import ChildSpec
 from runtime.kernel.system import ActorSystem
 from runtime.kernel.watchdog import Watchdog
+from runtime.ports import Coordinator
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ _GC_THRESHOLDS: Final = (
     100,
 )  # tasks are young and die young: with uvloop this saves an eighth of the node's CPU
 _ASK_S: Final = 10.0
+_JOIN_S: Final = 30.0
 _DRAIN_SLACK_S: Final = 10.0
 _EXIT_S: Final = 1.0  # from the end of the node to the end of its process
 
@@ -77,6 +80,7 @@ class Node:
     system: ActorSystem
     supervisor: Ref[SupervisorMessage]
     lease: LeaseKeeper
+    asked_to_drain: asyncio.Event  # by somebody through the record
     url: str = ""
 
     async def drain(self, within_s: float) -> None:
@@ -108,7 +112,10 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
                 "dead_messages_total", reason=reason, actor=actor
             ))
         )  # fmt: skip
-        supervisor = await system.spawn(ChildSpec(name="supervisor", make=lambda: Supervisor(world)))
+        asked_to_drain = asyncio.Event()
+        supervisor = await system.spawn(
+            ChildSpec(name="supervisor", make=lambda: Supervisor(world, asked_to_drain.set))
+        )
         stack.enter_context(
             Watchdog(
                 stall_s=_STALL_S,
@@ -117,8 +124,8 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
             )
         )
         service = NodeService(world, await supervisor.ask(GetActors(), _ASK_S), telemetry.render)
-        await store.set_state(world.incarnation, "active")
-        node = Node(service, system, supervisor, lease)
+        await supervisor.ask(JoinCluster(), _JOIN_S)
+        node = Node(service, system, supervisor, lease, asked_to_drain)
         node.url = await _serve(settings, service, stack)
         gc.collect()
         gc.freeze()  # what was loaded at start is never garbage: keep the collector away from it
@@ -136,7 +143,10 @@ async def _join(
     resources = await stack.enter_async_context(open_lifespans(registry.lifespans))
     bands = Bands(store)
     await bands.refresh()
-    about = {"tags": list(settings.tags), "handlers": list(registry.names)}
+    about = {"tags": list(settings.tags), "handlers": list(registry.names), "weight": settings.weight}
+    coordinator: Coordinator = store.coordinator
+    if settings.etcd_url is not None:
+        coordinator = await stack.enter_async_context(open_coordinator(settings.etcd_url))
     incarnation = await store.join(settings.node_name, settings.lease_s, about)
     clock = SystemClock(time.monotonic)  # a loop's own time may stand still within one of its turns
     limits = Limits(settings.concurrency, settings.threads, settings.cpu_processes)
@@ -154,6 +164,8 @@ async def _join(
         node=settings.node_name,
         incarnation=incarnation,
         cluster=Cluster(incarnation, registry.names),
+        coordinator=coordinator,
+        heartbeat_s=settings.heartbeat_s,
         lease_s=settings.lease_s,
         sources=registry.loaded_from,
         tags=frozenset(settings.tags),
@@ -211,7 +223,7 @@ async def run_node(settings: Settings) -> int:
             len(node.service.registry.names),
         )
         node.system.failed.add_done_callback(lambda _: stop.set())
-        await stop.wait()
+        await _first_of(stop, node.asked_to_drain)
         if node.system.failed.done():
             log.critical("the node's actors failed for good: %s", node.system.failed.result())
             return EXIT_FAILED
@@ -219,6 +231,15 @@ async def run_node(settings: Settings) -> int:
         with contextlib.suppress(NoriaError):
             await node.drain(settings.drain_s)
     return EXIT_DONE
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
 
 
 def _stop_signal() -> asyncio.Event:

@@ -25,6 +25,7 @@ COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "sweep_repaired_total": ("Attempts handed back by repair", ("kind",)),
     "abandoned_bodies_total": ("Bodies that did not stop and were ended without", ("handler",)),
     "dead_messages_total": ("Messages between actors that were dropped", ("reason", "actor")),
+    "ring_mismatch_total": ("Heartbeats of members that have another slot table for the same view", ()),
     "http_requests_total": ("HTTP requests answered", ("route", "status")),
 }
 GAUGES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
@@ -33,6 +34,9 @@ GAUGES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "tasks_running": ("Bodies and claims in hand on this node", ()),
     "oldest_due_seconds": ("Age of the oldest task that waits and is due", ("lane", "handler")),
     "node_credit": ("Bodies this node could start now", ("kind",)),
+    "ring_view": ("Number of the installed view", ()),
+    "node_slots": ("Slots of the whole ring that this node owns", ()),
+    "broker_reachable": ("1 while what this node sends to itself through the broker arrives", ()),
     "event_loop_lag_seconds": ("Longest time the event loop did not move, in the last interval", ()),
     "mailbox_depth": ("Messages that wait in an actor's mailbox", ("actor",)),
     "lease_left_seconds": ("What was left of this node's lease when it was last renewed", ()),
