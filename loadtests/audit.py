@@ -97,7 +97,7 @@ def _receipts(record: Record) -> Iterator[str]:
 
 
 def _answers(played: Played) -> list[str]:
-    title, entries = played.scenario.title, played.entries
+    title, entries = played.scenario.title, [entry for entry in played.entries if not entry.cut]
     found = []
     if not any(entry.accepted for entry in entries):
         found.append(f"{title}: nothing was accepted")
@@ -105,12 +105,12 @@ def _answers(played: Played) -> list[str]:
         found.append(f"{title}: only {len(played.marks)} of {len(played.scenario.faults)} faults came about")
     if played.drained_s is None:
         found.append(f"{title}: work was left when its time was over")
-    statuses = Counter(entry.status for entry in entries if not entry.cut)
+    statuses = Counter(entry.status for entry in entries)
     wrong = sorted(statuses.keys() - ANSWERS, key=str)
     found += [f"{title}: {statuses[status]} requests were answered {status}" for status in wrong]
     if statuses[None] and not played.scenario.faults:
         found.append(f"{title}: {statuses[None]} requests were not answered, though no node was killed")
-    refused = sum(not entry.accepted for entry in entries if not entry.cut)
+    refused = sum(not entry.accepted for entry in entries)
     if refused > REFUSED_MAX * len(entries):
         found.append(f"{title}: {refused} of {len(entries)} requests were not accepted (5 % may be)")
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import sys
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+import aiohttp
 import asyncpg
 
 from bench.rig import free_port, tree_cpu_s, until_ready
@@ -31,6 +33,7 @@ JOINER: Final = "d"
 _SETTINGS: Final = {"max_connections": "200"}
 _DRAIN_S: Final = 10.0
 _LOOK_S: Final = 0.1
+_CLAIMS: Final = re.compile(r'^noria_tasks_claimed_total\{via="(\w+)"\} (\S+)$', re.MULTILINE)
 _BUSY: Final = "SELECT EXISTS (SELECT FROM noria.waiting) OR EXISTS (SELECT FROM noria.running)"
 
 
@@ -60,6 +63,11 @@ def broker(wanted: bool) -> Iterator[Broker]:
             yield Broker("RabbitMQ, own server", server.url, server.pid)
     else:
         yield Broker("PostgreSQL only (no rabbitmq-server is installed)")
+
+
+def claims_in(metrics: str) -> dict[str, int]:
+    """From the text that Prometheus reads."""
+    return {via: int(float(count)) for via, count in _CLAIMS.findall(metrics)}
 
 
 class Cluster:
@@ -138,6 +146,16 @@ class Cluster:
         if self._broker.pid is not None:
             used["RabbitMQ"] = tree_cpu_s(self._broker.pid)
         return used
+
+    async def claims(self) -> dict[str, dict[str, int]]:
+        """Attempts that each living node has claimed since its start, by the way they came (born, offer, pull, steal)."""
+        found = {}
+        async with aiohttp.ClientSession() as session:
+            for name, node in self._nodes.items():
+                if node.poll() is None:
+                    async with session.get(f"http://127.0.0.1:{self._ports[name]}/metrics") as answer:
+                        found[name] = claims_in(await answer.text())
+        return found
 
     async def until_idle(self, within_s: float) -> float | None:
         """Seconds until nothing waits and nothing runs; None when that did not come in time."""

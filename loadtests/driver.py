@@ -51,6 +51,9 @@ class Played:
     marks: list[Mark] = field(default_factory=list)
     used: list[Used] = field(default_factory=list)  # the first and the last look while Locust ran
     drained_s: float | None = None
+    claimed: Counter[str] = field(
+        default_factory=Counter
+    )  # attempts, by the way they came; not of killed nodes
 
     def cores(self) -> dict[str, float]:
         """How many cores each kept busy between the two looks."""
@@ -72,6 +75,7 @@ class Driver:
         """Everything that it asked for has been answered, and nothing waits or runs any more. Raises LoadError."""
         played = Played(scenario, users, seconds)
         path = self._report / "journal" / f"{scenario.user}.jsonl"
+        before = await self._cluster.claims()
         locust = self._start(scenario, users, seconds, path)
         try:
             with Reader(path) as journal:
@@ -85,6 +89,8 @@ class Driver:
                 await exited(locust)
         self._tell(f"{scenario.title}: waiting until all of it is done ...")
         played.drained_s = await self._cluster.until_idle(_DRAINED_S)
+        for name, claims in (await self._cluster.claims()).items():
+            played.claimed += Counter(claims) - Counter(before.get(name, {}))
         return played
 
     def _start(self, scenario: Scenario, users: int, seconds: float, journal: Path) -> Child:

@@ -47,6 +47,12 @@ class Journal:
     def note(self, entry: Entry) -> None:
         self._file.write(orjson.dumps(asdict(entry), option=orjson.OPT_APPEND_NEWLINE))
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
 
 class Reader:
     """Reads on from where it stopped; a line that is half written waits for its rest."""

@@ -92,6 +92,7 @@ def _scenario(one: Figures) -> str:
         + ", ".join(f"{status}: {count:,}" for status, count in sorted(one.answers.items())),
         "cores kept busy: " + ", ".join(f"{who} {cores:.2f}" for who, cores in sorted(one.cpu_cores.items())),
         "outcomes by node: " + ", ".join(f"{name} {count:,}" for name, count in one.outcomes_by_node.items()),
+        "claimed: " + ", ".join(f"{via} {count:,}" for via, count in one.claimed.items()),
         "answer p50 / p99 / most: " + _three(one.answer),
         *(f"outcome p50 / p99 / most, {name}: {_three(seen)}" for name, seen in one.outcome.items()),
         *(f"after {at_s:.1f} s {text}" for at_s, text in one.marks),

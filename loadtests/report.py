@@ -63,6 +63,7 @@ class Figures:
     cpu_cores: dict[str, float]  # how many cores each kept busy while Locust ran
     marks: list[tuple[float, str]]
     outcomes_by_node: dict[str, int]
+    claimed: dict[str, int]  # attempts, by the way they came to their node; not of a killed one
     series: Series
 
 
@@ -121,6 +122,7 @@ def figures(played: Played, record: Record) -> Figures:
         cpu_cores=played.cores(),
         marks=[(mark.at_s - began_s, mark.text) for mark in played.marks],
         outcomes_by_node=dict(sorted(by_node.items())),
+        claimed=dict(sorted(played.claimed.items())),
         series=series(played, finished_s, began_s),
     )
 
