@@ -10,6 +10,7 @@ import pytest
 from actors import Backoff, Context, Fail, Retry, handler, task
 from actors.executor.bodies import RESULT_BYTES_MAX
 from runtime.core.task import AttemptKind, BandKey, Lane, Reason, State, Status
+from runtime.errors import Unavailable
 from tests.support.actor_rig import Gates, Rig
 from tests.support.factories import new_task
 
@@ -317,7 +318,7 @@ async def test_what_expires_while_it_waits_is_cancelled_and_never_runs() -> None
 
 async def test_what_has_expired_when_it_is_claimed_does_not_run_either() -> None:
     async with Rig(gated, concurrency=1) as rig:
-        rig.fault("expire", OSError("the janitor is not to help"))  # it is restarted, and nobody minds
+        rig.fault("expire", Unavailable("the janitor is not to help"))
         await rig.submit(task(gated))
         expiring = await rig.submit(task(gated).options(expires_at=rig.at(5)))
         await rig.advance(9)
@@ -351,5 +352,5 @@ async def test_what_does_not_bind_here_is_left_to_others_later_and_later() -> No
             view = await rig.store.get(foreign.id)
             assert view is not None
             assert (view.state, view.reason, view.failures) == (State.SCHEDULED, Reason.RELEASED, 0)
-            assert (view.attempt, view.due) == (attempt, rig.at(attempt))
-            await rig.advance(attempt)
+            assert (view.attempt, view.due) == (attempt, rig.at(attempt + 1))  # the longest jitter
+            await rig.advance(attempt + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from contextvars import ContextVar
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from actors import Context, handler, task
 from runtime.core.task import State
 from tests.support.actor_rig import Rig
+from tests.support.memory_node import until
 
 WHERE: ContextVar[str] = ContextVar("where", default="nowhere")
 
@@ -53,10 +55,14 @@ async def test_stuck_threads_are_given_up_and_others_go_on() -> None:
         assert behind.state == "ready"
         await rig.advance(2.1)
         assert [each.error and each.error.type for each in hanging] == ["TimedOut"] * 2
+        async with asyncio.timeout(20):
+            while not behind.state.final:  # its thread runs in real time
+                await rig.advance(0)
         assert behind.result == "return"
         latch.event.set()
         await rig.advance(1)
         assert [each.state for each in hanging] == [State.FAILED] * 2
+    await until(lambda: len(latch.cancelled) == 2)
     assert latch.cancelled == [True, True]
 
 
