@@ -52,3 +52,7 @@ $(LOAD_READY): requirements-load.lock
 	@test -x .venv-load/bin/python || $(PYTHON) -m venv .venv-load
 	@.venv-load/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-load.lock
 	@touch $@
+
+.PHONY: demo-cluster
+demo-cluster: $(READY) ## the census on three nodes, PostgreSQL, RabbitMQ and etcd in containers, a node killed in the middle
+	$(BIN)/python -m examples.cluster.demo

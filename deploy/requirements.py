@@ -5,6 +5,7 @@
 Should anything be missing here, `pip install --require-hashes` refuses it.
 """
 
+# ruff: noqa: INP001 - a script, not a package
 from __future__ import annotations
 
 import re
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> None:
         names += dependencies(Path("pyproject.toml").read_text(encoding="utf-8"))
     lock = Path("requirements.lock").read_text(encoding="utf-8")
     found = blocks(lock)
-    print("".join(found[name] for name in needed(lock, names)), end="")
+    sys.stdout.write("".join(found[name] for name in needed(lock, names)))
 
 
 if __name__ == "__main__":

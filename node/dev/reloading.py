@@ -63,12 +63,15 @@ class Reloader:
     async def run(self, checked: Checked, loaded: dict[str, bytes], runners: Sequence[NodeRunner]) -> int:
         """Restart the nodes, one after the other, whenever what they would load has changed and loads."""
         while self._watched(checked.files):
+            repaired = checked.error
             checked = await self._changed(checked)
             if checked.error:
                 complain(f"{checked.error}\nnot reloaded: the node goes on with the code it has")
                 continue
             now = self.loaded(checked)
             if now == loaded:
+                if repaired:
+                    say("repaired: the node has this code already")
                 continue
             loaded = now
             started_s = asyncio.get_running_loop().time()
