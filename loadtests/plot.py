@@ -26,7 +26,7 @@ def draw(one: dict[str, Any], folder: Path) -> None:
     seconds = [
         second + 0.5 for second in range(len(series["requests"]))
     ]  # each value is that of a whole second
-    figure, (rates, latencies) = plt.subplots(2, 1, figsize=(9, 6), sharex=True, layout="constrained")
+    figure, (rates, latencies) = plt.subplots(2, 1, figsize=(10, 6), sharex=True, layout="constrained")
     rates.set_title(f"{one['title']}: {one['users']} callers")
     rates.plot(seconds, series["accepted"], label="tasks answered", color="#2c6fbb")
     rates.plot(seconds, series["finished"], label="tasks done", color="#e08a1e")
@@ -55,9 +55,10 @@ def draw(one: dict[str, Any], folder: Path) -> None:
     latencies.axvline(one["load_s"], color="grey", linestyle=":")
     latencies.yaxis.set_major_formatter("{x:g}")
     latencies.yaxis.set_minor_formatter(ticker.LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+    rates.yaxis.set_major_formatter("{x:,g}")
     rates.set_ylim(bottom=0)
     for axes in (rates, latencies):
-        axes.legend(loc="best", fontsize=8)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
     figure.savefig(folder / f"{one['user']}.png", dpi=110)
     plt.close(figure)
 

@@ -75,11 +75,11 @@ def audit_lines(report: Report) -> list[str]:
         "once, with one outcome, and each key has one task"
         if report.sound
         else f"{report.tasks:,} tasks on record, {report.outcomes:,} outcomes",
-        f"{report.repeated_attempts:,} attempts committed no outcome and were followed by another one",
+        f"attempts that committed no outcome and were followed by another one: {report.repeated_attempts:,}",
     ]
     if report.taken_over_s is not None:
         lines.append(
-            f"{report.taken_over:,} attempts were cut off by the kill; the last of them was given to other nodes "
+            f"attempts cut off by the kill: {report.taken_over:,}; the last of them was given to another node "
             f"{report.taken_over_s:.1f} s after it"
         )
     return lines + report.notes + [f"**{finding}**" for finding in report.findings]

@@ -171,6 +171,9 @@ def main() -> int:
             f"[red]the load test could not be carried out[/]: {failed}\nlogs are in {REPORT / 'logs'}"
         )
         return 2
+    except KeyboardInterrupt:
+        console.print("stopped: no report")
+        return 130
     show(report)
     return 0 if report.sound else 1
 
