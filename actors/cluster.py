@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from runtime.core.placement import Placement, slots_of
+from runtime.core.placement import Placement
 from runtime.core.task import Band
 from runtime.core.view import NO_VIEW, Member, View
 
@@ -30,7 +30,6 @@ class Cluster:
         self.placement = Placement(NO_VIEW, {})
         self.peers: dict[int, Peer] = {}
         self._handlers = {incarnation: frozenset(handlers)}
-        self._own: dict[int, bytes | None] = {}  # by band: which slots are ours
         self.grant: Callable[[], tuple[int, ...]] = tuple  # the credit to tell now; set by the executor
         self.alone = (
             True  # nobody else owns anything: then everything is ours, and nothing has to be looked up
@@ -52,7 +51,6 @@ class Cluster:
         } | {self.incarnation: self._handlers[self.incarnation]}
         self.placement = Placement(view, self._handlers)
         self.peers = {number: peer for number, peer in self.peers.items() if number in members}
-        self._own = {}
         self.alone = all(member.incarnation == self.incarnation for member in view.active)
 
     def owner(self, band: Band, slot: int, prefers: tuple[str, ...] = ()) -> int | None:
@@ -73,15 +71,6 @@ class Cluster:
     def is_mine(self, band: Band, slot: int, prefers: tuple[str, ...] = ()) -> bool:
         """Whether work of this slot belongs here, or nowhere else."""
         return self.alone or self.owner(band, slot, prefers) in {self.incarnation, None}
-
-    def own_slots(self, band: Band) -> bytes | None:
-        """Bit map of our slots of this band (placement.slots_of); None when there is nothing to choose by."""
-        if self.alone:
-            return None
-        if band.id not in self._own:
-            owners = self.placement.table(band.handler, band.requires)
-            self._own[band.id] = slots_of(self.incarnation, owners)
-        return self._own[band.id]
 
     def peer(self, incarnation: int) -> Peer:
         """What is known of a member; made when it is first heard."""

@@ -48,10 +48,7 @@ class Claiming:
         for kind, lanes in self._lanes.items():
             if sweep or kind in behind:
                 quotas = lanes.choose(self._world.capacity.room(kind))
-                takes += [
-                    Take(band, limit, None if sweep else self._since(band), self._own(band))
-                    for band, limit in quotas
-                ]
+                takes += [Take(band, limit, None if sweep else self._since(band)) for band, limit in quotas]
         return takes
 
     def returned(self, takes: Sequence[Take], marks: Sequence[int], claims: Iterable[Claim]) -> None:
@@ -83,9 +80,6 @@ class Claiming:
         self._kinds = {band.id: kind for kind, served in by_kind.items() for band in served}
         for kind, served in by_kind.items():
             self._lanes[kind].serve((band.id, band.lane, band.tenant) for band in served)
-
-    def _own(self, band: int) -> bytes | None:
-        return self._world.cluster.own_slots(self._world.bands[band])
 
     def _since(self, band: int) -> datetime | None:
         newest = self._newest_due.get(band)

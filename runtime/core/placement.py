@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from runtime.core.ring import Table, build_table, shares, table_hash
-from runtime.core.slots import SLOTS
 from runtime.core.view import Member, View
 
 _TABLES_MAX: Final = 64  # of 32 KiB each; combinations in use at the same time are few
@@ -82,15 +81,3 @@ class Placement:
 
     def _incarnations(self, names: Table) -> Owners:
         return tuple(self._by_node[name].incarnation for name in names)
-
-
-def slots_of(incarnation: int, owners: Owners) -> bytes | None:
-    """The slots that this incarnation owns, as a bit map: slot s is bit s % 8 of byte s // 8 (lowest first, as
-    PostgreSQL's get_bit counts). None when it owns all of them."""
-    if not owners or all(owner == incarnation for owner in owners):
-        return None
-    bits = bytearray(SLOTS // 8)
-    for slot, owner in enumerate(owners):
-        if owner == incarnation:
-            bits[slot >> 3] |= 1 << (slot & 7)
-    return bytes(bits)

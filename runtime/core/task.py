@@ -304,15 +304,11 @@ class Orphan:
 @dataclass(frozen=True, slots=True)
 class Take:
     """Pull at most `limit` waiting rows of one band (negative: its suspects). `since` skips rows due
-    earlier (a low-watermark over dead index entries), None takes from the oldest.
-
-    `own` is a bit map of slots (core.placement.slots_of): rows of these first, found within a bounded look-ahead,
-    then any others. None: all are alike."""
+    earlier (a low-watermark over dead index entries), None takes from the oldest."""
 
     band: int
     limit: int
     since: datetime | None = None
-    own: bytes | None = None
 
 
 # -- what users ask for -----------------------------------------------------------------------------

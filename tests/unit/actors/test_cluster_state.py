@@ -30,18 +30,15 @@ def test_before_the_first_view_and_alone_everything_is_ours() -> None:
     for cluster in (Cluster(1, ["scrape"]), cluster_of(1)):
         assert cluster.alone
         assert cluster.is_mine(_BAND, 7)
-        assert cluster.own_slots(_BAND) is None
 
 
-def test_with_others_each_slot_has_one_owner_and_the_bit_map_agrees() -> None:
+def test_with_others_each_slot_has_one_owner() -> None:
     cluster = cluster_of(1, 2, 3)
     assert not cluster.alone
-    own = cluster.own_slots(_BAND)
-    assert own is not None
+    assert {cluster.owner(_BAND, slot) for slot in range(SLOTS)} == {1, 2, 3}
     for slot in range(SLOTS):
         mine = cluster.owner(_BAND, slot) == 1
         assert cluster.is_mine(_BAND, slot) is mine
-        assert bool(own[slot // 8] >> slot % 8 & 1) is mine
 
 
 def test_what_nobody_may_serve_belongs_wherever_it_is() -> None:

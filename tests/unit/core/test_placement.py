@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from runtime.core.placement import Placement, slots_of
+from runtime.core.placement import Placement
 from runtime.core.slots import SLOTS
 from runtime.core.view import Member, Standing, View
 
@@ -68,13 +68,3 @@ def test_a_new_start_of_a_node_owns_the_same_slots() -> None:
 def test_shares_name_members_that_own_nothing() -> None:
     shares = placement(member(1), member(2, weight=0.0)).shares()
     assert shares == {"n1": SLOTS, "n2": 0}
-
-
-def test_a_bit_map_of_slots_is_as_postgresql_counts_bits() -> None:
-    owners = tuple(1 if slot in {0, 9, 4095} else 2 for slot in range(SLOTS))
-    bits = slots_of(1, owners)
-    assert bits is not None
-    assert [slot for slot in range(SLOTS) if bits[slot // 8] >> slot % 8 & 1] == [0, 9, 4095]
-    assert slots_of(1, (1,) * SLOTS) is None
-    assert slots_of(1, ()) is None
-    assert slots_of(3, owners) == bytes(SLOTS // 8)
