@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
 import urllib.request
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -18,7 +20,6 @@ from tests.support.processes import ROOT, Spawned, spawned, wait_until, wait_url
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
 LAUNCHER: Final = """
 import sys
@@ -281,6 +282,42 @@ def test_several_nodes_have_ports_and_names_of_their_own_and_reload_in_turn(dev:
         assert interrupt(process) == 0
 
 
+def test_a_node_that_leaves_stays_away_and_the_others_go_on(dev: Dev) -> None:
+    with dev.run(nodes=2) as process:
+        opened(process)
+        urls = re.findall(r"^  (http\S+)  here-", process.output, re.MULTILINE)
+        for number, url in enumerate(urls, 1):
+            mark = process.lines_read
+            with pytest.raises(AssertionError):
+                wait_url(f"{url}/exit/0", timeout_s=0)  # as one that was asked to drain
+            process.wait_line(f"node here-{number} has left; it is not started again", after=mark)
+            if number == 1:
+                wait_url(f"{urls[1]}/readyz", process=process)
+                dev.tasks.write_text(TASKS.replace('"greet"', '"later"'))
+                process.wait_line("reloaded in .*: later", after=mark)
+        assert process.wait_exit() == 0  # nobody is left
+        process.wait_no_survivors()
+        assert process.output.count("stub here-1 start") == 1
+        assert process.output.count("stub here-2 start") == 2
+
+
+def test_several_nodes_without_a_name_are_numbered_and_told_of_broker_and_etcd(dev: Dev) -> None:
+    services = {"NORIA_AMQP_URL": "amqp://user:pass@broker/", "NORIA_ETCD_URL": "http://etcd:2379"}
+    with dev.run(nodes=3, NORIA_NODE_NAME="", **services) as process:
+        opened(process)
+        assert re.findall(r"^  http\S+  (\S+)", process.output, re.MULTILINE) == [
+            "node-1",
+            "node-2",
+            "node-3",
+        ]
+        pids = re.findall(r"^stub (\S+) start \d pid (\d+)", process.output, re.MULTILINE)
+        assert {name for name, _ in pids} == {"node-1", "node-2", "node-3"}
+        for _, pid in pids:
+            inherited = Path(f"/proc/{pid}/environ").read_text().split("\0")
+            assert {f"{name}={url}" for name, url in services.items()} <= set(inherited)
+        assert interrupt(process) == 0
+
+
 def test_a_port_that_is_taken_is_told_before_anything_starts(dev: Dev) -> None:
     taken = socket.create_server(("127.0.0.1", 0))
     with taken, dev.run(NORIA_HTTP_PORT=str(taken.getsockname()[1])) as process:
@@ -386,3 +423,26 @@ def test_with_a_real_node_a_handler_that_ends_the_process_does_not_end_the_sessi
         process.signal(signal.SIGTERM)
         assert process.wait_exit() == 0
         process.wait_no_survivors()
+
+
+def test_with_three_real_nodes_one_that_is_killed_comes_back_and_the_others_serve(dev: Dev) -> None:
+    dev.tasks.write_text(WORK)
+    with dev.run(stub=False, nodes=3, NORIA_LEASE_S="2") as process:
+        opened(process)
+        urls = re.findall(r"^  (http\S+)  here-", process.output, re.MULTILINE)
+        before = [stats(url, process) for url in urls]
+        assert [seen["node"] for seen in before] == ["here-1", "here-2", "here-3"]
+        os.kill(before[1]["pid"], signal.SIGKILL)
+        assert submit(urls[0], "greet", name="you")["result"] == "hello you"
+        process.wait_line("node here-2 was ended by SIGKILL; it starts again in 0.5 s")
+        wait_url(f"{urls[1]}/readyz", process=process)
+        after = [stats(url, process) for url in urls]
+        kept = [old["incarnation"] == new["incarnation"] for old, new in zip(before, after, strict=True)]
+        assert kept == [True, False, True]
+        assert submit(urls[1], "greet", name="again")["result"] == "hello again"
+        assert interrupt(process) == 0
+
+
+def stats(url: str, process: Spawned) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(wait_url(f"{url}/v1/stats", process=process))
+    return found

@@ -7,7 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 from node.dev.importing import named_files
-from node.dev.source import as_of, contents, look, look_around
+from node.dev.source import as_of, contents, look, look_around, own_files
+from tests.support.processes import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,3 +66,15 @@ def test_names_of_handlers_lead_to_their_files(tmp_path: Path, monkeypatch: pyte
     assert set(named_files(["pkg.sub.deep"])) == {"pkg/sub/deep.py"}
     assert set(named_files(["flat"])) == {"flat/x.py"}
     assert list(named_files(["missing.py", "missing"])) == []
+
+
+def test_our_own_files_are_those_of_a_source_tree_and_none_that_are_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = own_files()
+    assert {file.removeprefix(f"{ROOT}/").split("/")[0] for file in files} == {"actors", "node", "runtime"}
+    assert f"{ROOT}/node/dev/source.py" in files
+    assert any(file.endswith(".sql") for file in files)
+    assert not any("__pycache__" in file for file in files)
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(ROOT))
+    assert own_files() == ()
