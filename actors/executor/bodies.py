@@ -141,7 +141,8 @@ def move_of(run: Run, ended: Ended, jitter: float, children: tuple[NewTask, ...]
             return decisions.after_snooze(run.claim, after_s)
         case Unbound(error):
             # for others, soon; later and later, in case that it binds nowhere
-            return decisions.after_release(run.claim, min(run.claim.attempt, _RELEASE_S_MAX), error)
+            delay_s = min(run.claim.attempt, _RELEASE_S_MAX) + jitter
+            return decisions.after_release(run.claim, delay_s, error)
         case Crashed(error):
             return decisions.after_child_crash(run.claim, error)
 

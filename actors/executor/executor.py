@@ -52,7 +52,7 @@ from actors.router.messages import Route, TasksEnded
 from actors.router.offering import Ready
 from actors.world import World
 from runtime.core import decisions
-from runtime.core.task import Claim, Finish, Requeue, Take, Verdict
+from runtime.core.task import Claim, Finish, Reason, Requeue, Take, Verdict
 from runtime.errors import Unavailable
 from runtime.kernel.actor import ActorContext, Behavior, Reply
 
@@ -125,7 +125,8 @@ class Executor(Behavior[Message]):
             case Second():
                 self._detach(self._housekeeping.once())
                 self._pull(sweep=True)
-                ctx.after(_SECOND_S, Second(), key="second")
+                # nodes that sweep in step would leave what one of them hands back to always the same
+                ctx.after(_SECOND_S * (0.6 + 0.4 * self._world.jitter()), Second(), key="second")
             case Refresh():
                 self._detach(self._housekeeping.once())
             case AnswerLost():
@@ -294,7 +295,8 @@ class Executor(Behavior[Message]):
         if move.suspect:
             self._suspects.seen((run.claim.band,))
         elif move.delay_s > 0:
-            self._on_due_later([(run.claim.band, move.delay_s)])
+            if move.reason is not Reason.RELEASED:  # that is for others: do not be first each time
+                self._on_due_later([(run.claim.band, move.delay_s)])
         else:
             waits.add(run.claim.band)
 
