@@ -26,12 +26,14 @@ async def submit(
     """
 
     served: dict[int, bool] = {}
-    cluster = world.cluster
+    cluster, broker = world.cluster, world.broker
+    # an owner that cannot be told would find it a second later: better started here at once
+    anywhere = cluster.alone or broker is None or not broker.reachable
 
     def birth(band: int, handler: HandlerDef, slot: int) -> int | None:
         if band not in served:
             served[band] = world.serves(world.bands[band]) is not None
-        if not served[band] or not (cluster.alone or cluster.is_mine(world.bands[band], slot)):
+        if not served[band] or not (anywhere or cluster.is_mine(world.bands[band], slot)):
             return None
         return world.incarnation if world.capacity.reserve(band, handler) else None
 
