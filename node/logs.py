@@ -22,6 +22,8 @@ def set_up(level: str, form: str) -> None:
     root.setLevel(level.upper())
     for chatty in ("asyncio", "aiohttp.access"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+    # What happens to a connection the adapter says in one line, and not again for every try.
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     logging.getLogger("aiohttp.server").addFilter(_is_ours)
 
 
