@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.contract.broker_world import BrokerWorld, MemoryBrokerWorld, RabbitWorld, rabbit_world
 from tests.contract.world import MemoryWorld, World, postgres_world
 
 if TYPE_CHECKING:
@@ -54,3 +55,18 @@ async def band(world: World) -> Band:
 async def me(world: World) -> int:
     """An incarnation that is alive for as long as the test."""
     return await world.member("me")
+
+
+@pytest.fixture
+async def rabbit(amqp_url: str) -> AsyncIterator[RabbitWorld]:
+    async with rabbit_world(amqp_url) as world:
+        yield world
+
+
+@pytest.fixture(params=["memory", "rabbitmq"])
+def broker_world(request: pytest.FixtureRequest) -> BrokerWorld:
+    """Runs the test twice: on memory and on RabbitMQ."""
+    if request.param == "memory":
+        return MemoryBrokerWorld()
+    made: RabbitWorld = request.getfixturevalue("rabbit")
+    return made
