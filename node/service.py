@@ -12,15 +12,19 @@ from uuid import UUID
 
 from actors.activity import Gap, TaskEvent
 from actors.authoring.registry import Kind, Registry
+from actors.cluster import Cluster
 from actors.executor.messages import CancelRun, ListRunning, Refresh, Waits
 from actors.intake import TaskSpec
 from actors.router.messages import AwaitEnd
 from actors.router.submitting import submit
 from actors.supervisor.messages import Actors
 from actors.world import World
+from node.http.cluster import Load
 from node.http.service import Submitted
 from node.http.stats import counted
+from node.waiting import waits_for
 from runtime.core.task import State, TaskView
+from runtime.core.view import View
 from runtime.errors import AskError, AskTimeout, Unavailable
 from runtime.ports import Store
 
@@ -94,24 +98,35 @@ class NodeService:
     def subscribe(self, after: int | None) -> AbstractContextManager[AsyncIterator[TaskEvent | Gap]]:
         return self._world.activity.events.subscribe(after)
 
-    def home(self, slot: int) -> str | None:
-        return self._world.node
+    @property
+    def cluster(self) -> Cluster:
+        return self._world.cluster
+
+    def home(self, view: TaskView) -> str | None:
+        cluster = self._world.cluster
+        if not cluster.view.number:
+            return self._world.node
+        owner = cluster.home(view.handler, view.requires, view.prefers, view.slot)
+        return None if owner is None else owner.node
+
+    def load(self, incarnation: int) -> Load:
+        world = self._world
+        if incarnation == world.incarnation:
+            others = len(world.cluster.view.active) - 1
+            return world.capacity.taken, sum(world.capacity.credits(max(1, others)))
+        peer = world.cluster.peers.get(incarnation)
+        return (None, None) if peer is None else (peer.running, sum(peer.credits))
+
+    async def views(self, limit: int) -> list[View]:
+        coordinator = self._world.coordinator
+        return [] if coordinator is None else await coordinator.history(limit)
 
     def backlog(self) -> int:
         census = self._world.activity.census
         return 0 if census is None else sum(count.ready for count in census.bands)
 
     def waits_for(self, view: TaskView) -> tuple[str, str]:
-        band_tags = set(view.requires) - self._world.tags
-        if view.handler in self._world.capacity.paused:
-            return "paused", f"the handler {view.handler} is paused"
-        if self._world.registry.get(view.handler) is None:
-            return "no_handler", f"no live node has the handler {view.handler} loaded"
-        if band_tags:
-            return "no_tags", f"no live node bears {', '.join(sorted(band_tags))}"
-        if view.suspect:
-            return "no_capacity", "its process died more than once, so it waits for a node to run it alone"
-        return "no_capacity", "waits for its turn"
+        return waits_for(self._world, view)
 
     async def live_stats(self) -> Mapping[str, object]:
         activity, capacity = self._world.activity, self._world.capacity

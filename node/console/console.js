@@ -107,7 +107,7 @@ async function askNodes() {
   if (document.hidden) return;
   const { nodes } = await ask("/v1/cluster").catch(() => ({ nodes: undefined }));
   if (!nodes) return; // the poller says so
-  const order = ["active", "joining", "draining", "left", "dead"];
+  const order = ["active", "unreachable", "joining", "draining", "left", "dead"];
   nodes.sort((a, b) => order.indexOf(a.state) - order.indexOf(b.state) || a.name.localeCompare(b.name) || b.incarnation - a.incarnation);
   say($("n-nodes"), `${nodes.filter((node) => node.state === "active").length} active`);
   arrange($("nodes"), nodes.slice(0, 50), (node) => node.incarnation,

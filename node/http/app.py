@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Final
 import orjson
 from aiohttp import web
 
-from node.http import openapi, pages, problems, routes_bulk, routes_cluster, routes_health, routes_tasks
+from node.http import (
+    openapi,
+    pages,
+    problems,
+    routes_bulk,
+    routes_cluster,
+    routes_handlers,
+    routes_health,
+    routes_tasks,
+)
 from node.http.admission import Bodies
 from node.http.models import BATCH_BYTES_MAX
 from node.http.polls import LongPolls
@@ -29,6 +38,7 @@ API: Final = web.AppKey("api", Api)
 ROUTES: Final[tuple[Route, ...]] = (
     *routes_bulk.ROUTES,
     *routes_tasks.ROUTES,
+    *routes_handlers.ROUTES,
     *routes_cluster.ROUTES,
     *routes_health.ROUTES,
     *pages.ROUTES,

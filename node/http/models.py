@@ -31,6 +31,8 @@ BULK_BYTES_MAX: Final = 1 << 20
 IDS_MAX: Final = 10_000
 PAGE_MAX: Final = 500
 PAGE_DEFAULT: Final = 50
+VIEWS_MAX: Final = 200
+VIEWS_DEFAULT: Final = 20
 WAIT_S_MAX: Final = 60.0
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
@@ -190,6 +192,22 @@ class EventsQuery(TypedDict, total=False):
         list[Annotated[str, Field(max_length=NAME_CHARS_MAX)]],
         Field(min_length=1, description="Only these handlers."),
     ]
+
+
+@with_config(_PARAMETERS)
+class LocateQuery(TypedDict):
+    key: Annotated[Key, Field(description="An actor key, else an idempotency key, else a task's id.")]
+    handler: NotRequired[
+        Annotated[
+            str,
+            Field(max_length=NAME_CHARS_MAX, description="Only nodes that have this handler; else all."),
+        ]
+    ]
+
+
+@with_config(_PARAMETERS)
+class ViewsQuery(TypedDict, total=False):
+    limit: Annotated[int, Field(ge=1, le=VIEWS_MAX, description=f"Default {VIEWS_DEFAULT}.")]
 
 
 @with_config(_PARAMETERS)

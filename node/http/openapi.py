@@ -25,6 +25,7 @@ _FROM_THE_RECORD: Final = "unavailable"  # of every route that asks the record, 
 _PARAMETER_SCHEMAS: Final[Mapping[str, dict[str, Any]]] = {
     "id": {"type": "string", "description": "A UUID; anything else is not found."},
     "name": {"type": "string", "description": "Name of a handler."},
+    "node": {"type": "string", "description": "Name of a node."},
     "file": {"type": "string", "description": "Name of a file."},
 }
 
@@ -127,8 +128,14 @@ def _path_parameters(route: Route) -> list[dict[str, Any]]:
 
 def _query_parameters(route: Route) -> list[dict[str, Any]]:
     parameters = []
+    required = route.parameters.schema.get("required", ())
     for name, schema in route.parameters.schema.get("properties", {}).items():
-        parameter: dict[str, Any] = {"name": name, "in": "query", "required": False, "schema": schema}
+        parameter: dict[str, Any] = {
+            "name": name,
+            "in": "query",
+            "required": name in required,
+            "schema": schema,
+        }
         if name in route.parameters.lists:
             parameter |= {"style": "form", "explode": False}  # a,b; repeating it is understood too
         parameters.append(parameter)

@@ -108,6 +108,7 @@ class Parameters:
         self.schema: dict[str, Any] = self.adapter.json_schema()
         properties: dict[str, Any] = self.schema.get("properties", {})
         self.lists = frozenset(name for name, part in properties.items() if part.get("type") == "array")
+        self.required = bool(self.schema.get("required"))
 
     def read(self, query: MultiMapping[str]) -> Mapping[str, Any]:
         """Raises InvalidInput."""
@@ -118,6 +119,8 @@ NO_QUERY = Parameters(models.NoQuery)
 WAIT_QUERY = Parameters(models.WaitQuery)
 LIST_QUERY = Parameters(models.ListQuery)
 EVENTS_QUERY = Parameters(models.EventsQuery)
+LOCATE_QUERY = Parameters(models.LocateQuery)
+VIEWS_QUERY = Parameters(models.ViewsQuery)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +168,7 @@ class Route:
                 return await self.handle(Call(api, request, self, NOBODY, {}))
             principal = await authenticate(request)
             demand(principal, self.scope)
-            values = query.read(request.query) if request.query_string else {}
+            values = query.read(request.query) if request.query_string or query.required else {}
             return await self.handle(Call(api, request, self, principal, values))
 
         return dispatch

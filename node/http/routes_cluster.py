@@ -1,81 +1,57 @@
-"""Handlers, nodes, numbers and the stream of events."""
+"""Nodes, their ring, numbers and the stream of events."""
 
 from __future__ import annotations
 
-from collections import Counter
+import logging
 from typing import TYPE_CHECKING, Final
 
-from node.http import schemas, sse, views
+from actors.authoring.limits import key_fault
+from node.http import cluster, models, schemas, sse, views
 from node.http.auth import Scope
 from node.http.problems import Problem
-from node.http.route import EVENTS_QUERY, Answer, Call, Route
+from node.http.route import EVENTS_QUERY, LOCATE_QUERY, VIEWS_QUERY, Answer, Call, Route
 from node.http.stats import Stats
+from runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-# -- handlers ---------------------------------------------------------------------------------------
+log = logging.getLogger(__name__)
 
-
-async def list_handlers(call: Call) -> web.Response:
-    store = call.service.store
-    entries, nodes = await store.handlers(), await store.nodes()
-    rows = [views.handler_json(entry, nodes) for entry in sorted(entries, key=lambda entry: entry.name)]
-    return views.json_response({"handlers": rows})
-
-
-async def get_handler(call: Call) -> web.Response:
-    name = call.request.match_info["name"]
-    store = call.service.store
-    entry = next((entry for entry in await store.handlers() if entry.name == name), None)
-    if entry is None:
-        raise Problem("handler-not-found", f"no node has published a handler {name!r}")
-    return views.json_response(views.handler_json(entry, await store.nodes()))
-
-
-async def pause_handler(call: Call) -> web.Response:
-    return await _set_paused(call, paused=True)
-
-
-async def resume_handler(call: Call) -> web.Response:
-    return await _set_paused(call, paused=False)
-
-
-async def _set_paused(call: Call, *, paused: bool) -> web.Response:
-    name = call.request.match_info["name"]
-    if "\0" in name or not await call.service.store.set_paused(name, paused=paused):
-        raise Problem("handler-not-found", f"no node has published a handler {name!r}")
-    return await get_handler(call)
-
-
-# -- nodes and numbers ------------------------------------------------------------------------------
+# -- nodes and ring ---------------------------------------------------------------------------------
 
 
 async def get_cluster(call: Call) -> web.Response:
     service = call.service
-    nodes = await service.store.nodes()
-    newest = {node.node: node.incarnation for node in sorted(nodes, key=lambda node: node.incarnation)}
-    owned = Counter(service.home(slot) for slot in range(views.SLOTS))  # a table in memory
-    running = await _running(call)
-    rows = []
-    for node in nodes:
-        current = views.is_live(node) and newest[node.node] == node.incarnation
-        rows.append(
-            views.node_json(
-                node,
-                slots=owned[node.node] if current else 0,
-                running=running if current and node.node == service.node else None,
-            )
-        )
-    return views.json_response({"view": None, "nodes": rows})
+    leases = await service.store.nodes()
+    return views.json_response(cluster.cluster_json(leases, service.cluster, service.load))
 
 
-async def _running(call: Call) -> int | None:
-    """How much runs on this node; others do not tell yet."""
-    capacity = (await call.service.live_stats()).get("capacity")
-    if not isinstance(capacity, dict):
-        return None
-    return sum(int(room["taken"]) for room in capacity.values())
+async def get_ring(call: Call) -> web.Response:
+    return views.json_response(cluster.ring_json(call.service.cluster))
+
+
+async def locate_key(call: Call) -> web.Response:
+    key = call.query["key"]
+    if fault := key_fault(key):
+        raise InvalidInput(f"key: {fault}", (("?key", fault),))
+    return views.json_response(cluster.locate_json(call.service.cluster, key, call.query.get("handler")))
+
+
+async def list_views(call: Call) -> web.Response:
+    limit = call.query.get("limit", models.VIEWS_DEFAULT)
+    return views.json_response(cluster.views_json(await call.service.views(limit)))
+
+
+async def drain_node(call: Call) -> web.Response:
+    name = call.request.match_info["node"]
+    if "\0" in name or not await call.service.store.request_drain(name):
+        raise Problem("node-not-found", f"no node {name!r} is alive")
+    log.info("%s asked the node %s to drain", call.principal.subject, name)
+    return views.json_response({"name": name, "drain_requested": True}, 202)
+
+
+# -- numbers and events -----------------------------------------------------------------------------
 
 
 async def get_stats(call: Call) -> web.Response:
@@ -86,57 +62,58 @@ async def stream_events(call: Call) -> web.StreamResponse:
     return await sse.serve(call)
 
 
-_NAMED: Final = ("handler-not-found",)
-_HANDLER: Final = {200: Answer("The handler.", schemas.Handler)}
-
 ROUTES: Final = (
-    Route(
-        method="GET",
-        path="/v1/handlers",
-        scope=Scope.TASKS_READ,
-        tag="handlers",
-        handle=list_handlers,
-        summary="Every handler that nodes have published.",
-        answers={200: Answer("All of them, by name.", schemas.Handlers)},
-    ),
-    Route(
-        method="GET",
-        path="/v1/handlers/{name}",
-        scope=Scope.TASKS_READ,
-        tag="handlers",
-        handle=get_handler,
-        summary="A handler: schema of its payload, defaults, nodes that have it.",
-        answers=_HANDLER,
-        problems=_NAMED,
-    ),
-    Route(
-        method="POST",
-        path="/v1/handlers/{name}/pause",
-        scope=Scope.OPS,
-        tag="handlers",
-        handle=pause_handler,
-        summary="Start none of its tasks on any node; what runs goes on, what is submitted waits.",
-        answers=_HANDLER,
-        problems=_NAMED,
-    ),
-    Route(
-        method="POST",
-        path="/v1/handlers/{name}/resume",
-        scope=Scope.OPS,
-        tag="handlers",
-        handle=resume_handler,
-        summary="Go on with its tasks.",
-        answers=_HANDLER,
-        problems=_NAMED,
-    ),
     Route(
         method="GET",
         path="/v1/cluster",
         scope=Scope.OPS,
         tag="cluster",
         handle=get_cluster,
-        summary="The nodes, by their leases.",
-        answers={200: Answer("All nodes; those that left within the last hour too.", schemas.Cluster)},
+        summary="The nodes: leases, places in the ring, load.",
+        answers={
+            200: Answer("All nodes; those that left or died within the last hour too.", schemas.Cluster)
+        },
+    ),
+    Route(
+        method="GET",
+        path="/v1/cluster/ring",
+        scope=Scope.OPS,
+        tag="cluster",
+        handle=get_ring,
+        summary="How the slots are shared out among the members of the present view.",
+        answers={200: Answer("All members of the view.", schemas.Ring)},
+    ),
+    Route(
+        method="GET",
+        path="/v1/cluster/locate",
+        scope=Scope.OPS,
+        tag="cluster",
+        handle=locate_key,
+        summary="The slot of a key, and the node that owns it.",
+        parameters=LOCATE_QUERY,
+        answers={200: Answer("The place; `node` is null where nobody owns it.", schemas.Place)},
+        problems=("invalid-request",),
+    ),
+    Route(
+        method="GET",
+        path="/v1/cluster/views",
+        scope=Scope.OPS,
+        tag="cluster",
+        handle=list_views,
+        summary="The log of views: who came, went, or fell silent.",
+        parameters=VIEWS_QUERY,
+        answers={200: Answer("The newest views.", schemas.Views)},
+        problems=("invalid-request",),
+    ),
+    Route(
+        method="POST",
+        path="/v1/cluster/nodes/{node}/drain",
+        scope=Scope.OPS,
+        tag="cluster",
+        handle=drain_node,
+        summary="Ask a node to end or hand back its work and leave; repeatable.",
+        answers={202: Answer("It was asked; its state tells how far it is.", schemas.DrainRequested)},
+        problems=("node-not-found",),
     ),
     Route(
         method="GET",

@@ -145,21 +145,89 @@ class Handlers(TypedDict):
 
 
 class Node(TypedDict):
+    """One incarnation of a node."""
+
     name: str
     incarnation: int
-    state: str
+    state: Literal["joining", "active", "unreachable", "draining", "left", "dead"]
     slots: int
+    weight: Annotated[float, Field(description="Its share of the ring, relative to the others.")]
     tags: list[str]
     handlers: list[str]
-    running: int | None
-    credit: int | None
+    running: Annotated[
+        int | None, Field(description="Attempts it has in hand, as it last told; null when not heard.")
+    ]
+    credit: Annotated[int | None, Field(description="Offers that it still takes from the node asked.")]
     started_at: Time
-    alive_for_s: float
+    alive_for_s: Annotated[float, Field(description="What is left of its lease; negative when it ran out.")]
+    drain_requested: bool
 
 
 class Cluster(TypedDict):
-    view: int | None
+    """As the node that answers knows it."""
+
+    view: Annotated[int | None, Field(description="Number of its view; null before the first.")]
+    table_hash: Annotated[str, Field(description="Equal where nodes go by the same slot table.")]
     nodes: list[Node]
+
+
+class RingNode(TypedDict):
+    name: str
+    incarnation: int
+    state: Literal["active", "unreachable", "draining"]
+    weight: float
+    slots: int
+    share: Annotated[float, Field(description="Of all slots; 1 is all of them.")]
+    even_share: Annotated[float, Field(description="The share that its weight would mean exactly.")]
+    reason: Annotated[str | None, Field(description="Why it owns nothing.")]
+
+
+class Ring(TypedDict):
+    """The slot table of the present view, by node."""
+
+    view: int | None
+    table_hash: str
+    slots: Annotated[int, Field(description="How many there are.")]
+    nodes: list[RingNode]
+    max_over_average: Annotated[
+        float | None, Field(description="The fullest node's share over its even share.")
+    ]
+
+
+class Place(TypedDict):
+    """Where tasks with a key belong."""
+
+    slot: int
+    node: str | None
+    incarnation: int | None
+    reason: Annotated[str | None, Field(description="Why no node owns it.")]
+
+
+class ViewMember(TypedDict):
+    node: str
+    incarnation: int
+    standing: Literal["active", "unreachable", "draining"]
+    weight: float
+    tags: list[str]
+    digest: Annotated[str, Field(description="Of the names of its handlers.")]
+
+
+class ViewOut(TypedDict):
+    number: int
+    by: Annotated[int, Field(description="The incarnation that proposed it.")]
+    reason: Annotated[str, Field(description="What changed.")]
+    members: list[ViewMember]
+
+
+class Views(TypedDict):
+    """Newest first. Old ones are not kept."""
+
+    views: list[ViewOut]
+
+
+class DrainRequested(TypedDict):
+    name: str
+    drain_requested: bool
 
 
 class Health(TypedDict):

@@ -10,8 +10,11 @@ from uuid import UUID
 
 from actors.activity import Gap, TaskEvent
 from actors.authoring.registry import Registry
+from actors.cluster import Cluster
 from actors.intake import TaskSpec
+from node.http.cluster import Load
 from runtime.core.task import Acceptance, Band, NewTask, TaskView
+from runtime.core.view import View
 from runtime.ports import Store
 
 
@@ -41,12 +44,25 @@ class Service(Protocol):
         """This node's name."""
         ...
 
-    def home(self, slot: int) -> str | None:
-        """The node that owns the slot; None while nobody does."""
+    @property
+    def cluster(self) -> Cluster:
+        """The view that this node goes by, and what it heard of the others."""
+        ...
+
+    def home(self, view: TaskView) -> str | None:
+        """The node that owns the task's slot among those that may run it; None while nobody does."""
+        ...
+
+    def load(self, incarnation: int) -> Load:
+        """How much a member has in hand, and how many offers it still takes; None where nothing was heard."""
+        ...
+
+    async def views(self, limit: int) -> list[View]:
+        """The newest views, newest first."""
         ...
 
     def waits_for(self, view: TaskView) -> tuple[str, str]:
-        """(reason, detail) why a `ready` task does not run yet, as far as this node knows.
+        """(reason, detail) why a `ready` task does not run yet, judged for the whole cluster.
 
         The reasons are words of `waiting.reason`: paused, no_handler, no_tags, no_capacity …
         """

@@ -12,6 +12,7 @@ from uuid import UUID
 import orjson
 from aiohttp import web
 
+from node.http.cluster import is_live, names_in
 from runtime.core.task import Codec, Lane, Reason, State, Stored, TaskView
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from node.http.service import Service, Submitted
     from runtime.core.task import AttemptView, ErrorInfo, HandlerEntry, NodeView, Page
-
-SLOTS: Final = 4096
 
 _HEADERS: Final = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 _LANES: Final = {lane: lane.name.lower() for lane in Lane}
@@ -70,7 +69,7 @@ def task_json(view: TaskView, service: Service) -> dict[str, object]:
         "max_attempts": view.max_attempts,
         "timeout_s": view.timeout_s,
         "slot": view.slot,
-        "home": service.home(view.slot),
+        "home": service.home(view),
         "node": view.node,
         "created_at": view.created_at,
         "run_at": view.run_at,
@@ -218,7 +217,7 @@ def attempts_json(attempts: Sequence[AttemptView], view: TaskView) -> list[dict[
     return rows
 
 
-# -- handlers and nodes -----------------------------------------------------------------------------
+# -- handlers ----------------------------------------------------------------------------
 
 
 def handler_json(entry: HandlerEntry, nodes: Sequence[NodeView]) -> dict[str, object]:
@@ -231,30 +230,6 @@ def handler_json(entry: HandlerEntry, nodes: Sequence[NodeView]) -> dict[str, ob
         "digest": entry.digest,
         "paused": entry.paused,
         "nodes": sorted(
-            {node.node for node in nodes if is_live(node) and entry.name in _names(node, "handlers")}
+            {node.node for node in nodes if is_live(node) and entry.name in names_in(node, "handlers")}
         ),
     }
-
-
-def node_json(node: NodeView, *, slots: int, running: int | None) -> dict[str, object]:
-    return {
-        "name": node.node,
-        "incarnation": node.incarnation,
-        "state": node.state,
-        "slots": slots,
-        "tags": _names(node, "tags"),
-        "handlers": _names(node, "handlers"),
-        "running": running,
-        "credit": None,
-        "started_at": node.started_at,
-        "alive_for_s": round(node.alive_for_s, 3),
-    }
-
-
-def is_live(node: NodeView) -> bool:
-    return node.state not in {"left", "dead"}
-
-
-def _names(node: NodeView, field: str) -> list[str]:
-    names = node.about.get(field)
-    return sorted(map(str, names)) if isinstance(names, list | tuple | set | frozenset | dict) else []

@@ -19,7 +19,10 @@ Owners = tuple[int, ...]  # incarnation by slot; empty when nobody is eligible
 
 
 class Placement:
-    """`handlers` are the names that each incarnation has loaded; one that is not there has none."""
+    """`handlers` are the names that each incarnation has loaded; one that is not there has none.
+
+    `ring` is the table over all active members by node name, `hash` its fingerprint.
+    """
 
     def __init__(self, view: View, handlers: Mapping[int, frozenset[str]]) -> None:
         self.view = view
@@ -27,8 +30,8 @@ class Placement:
         self._by_node = {member.node: member for member in view.active}
         self._tables: dict[frozenset[str], Owners] = {}
         self._known: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Owners] = {}
-        self._ring = build_table({node: member.weight for node, member in self._by_node.items()})
-        self.hash = table_hash(self._ring)
+        self.ring = build_table({node: member.weight for node, member in self._by_node.items()})
+        self.hash = table_hash(self.ring)
 
     def table(self, handler: str, requires: tuple[str, ...] = (), prefers: tuple[str, ...] = ()) -> Owners:
         """Who owns each slot among those eligible."""
@@ -57,7 +60,7 @@ class Placement:
 
     def shares(self) -> dict[str, int]:
         """Slots by node name, over the ring of all active members; those that own none are there with 0."""
-        return dict.fromkeys(sorted(self._by_node), 0) | shares(self._ring)
+        return dict.fromkeys(sorted(self._by_node), 0) | shares(self.ring)
 
     def _eligible(
         self, handler: str, requires: tuple[str, ...], prefers: tuple[str, ...]
@@ -76,7 +79,7 @@ class Placement:
 
     def _names(self, nodes: frozenset[str]) -> Table:
         if nodes == self._by_node.keys():
-            return self._ring
+            return self.ring
         return build_table({node: self._by_node[node].weight for node in nodes})
 
     def _incarnations(self, names: Table) -> Owners:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,13 @@ from actors.catalog import Published
 from actors.cluster import Cluster
 from actors.executor.capacity import Capacity
 from actors.intake import Intake
-from actors.supervisor.messages import DrainNode, GetActors
+from actors.supervisor.messages import DrainNode, GetActors, JoinCluster
 from actors.supervisor.supervisor import Supervisor
 from actors.world import Limits, World
 from node.http.app import API, make_app
 from node.service import NodeService
 from runtime.adapters.memory.store import MemoryStore
+from runtime.adapters.memory.views import MemoryCoordinator, MemoryViews
 from runtime.adapters.telemetry import PrometheusTelemetry
 from runtime.kernel.clock import SystemClock
 from runtime.kernel.supervision import ChildSpec
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from actors.supervisor.messages import Message as SupervisorMessage
     from node.http.route import Api, Options
     from runtime.kernel.actor import Ref
-    from runtime.ports import Store
+    from runtime.ports import Coordinator, Store
 
 _LONG_S = 86_400.0
 
@@ -48,6 +49,7 @@ class MemoryNode:
     url: str
     service: NodeService
     store: MemoryStore
+    views: MemoryViews
     world: World
     supervisor: Ref[SupervisorMessage]
     api: Api
@@ -62,29 +64,68 @@ class MemoryNode:
 
 @asynccontextmanager
 async def memory_node(
-    registry: Registry, *, options: Options | None = None, concurrency: int = 100, name: str = "n1"
+    registry: Registry,
+    *,
+    options: Options | None = None,
+    concurrency: int = 100,
+    name: str = "n1",
+    beside: MemoryNode | None = None,
+    tags: tuple[str, ...] = (),
+    weight: float = 1.0,
 ) -> AsyncIterator[MemoryNode]:
-    """Build the registry before the loop runs: it reads files."""
-    store = MemoryStore(lambda: datetime.now(UTC))
+    """A member of the cluster of the node `beside`, or of one of its own; it has its place in the ring when this is
+    entered. Asked to drain, it does, and goes on to answer. Build the registry before the loop runs: it reads files."""
+    store = MemoryStore(lambda: datetime.now(UTC)) if beside is None else beside.store
+    views = MemoryViews() if beside is None else beside.views
+    about = {"tags": list(tags), "handlers": list(registry.names), "weight": weight}
     await store.publish(registry.entries())
-    incarnation = await store.join(name, _LONG_S, {"tags": [], "handlers": list(registry.names)})
+    incarnation = await store.join(name, _LONG_S, about)
     async with AsyncExitStack() as stack:
         resources = await stack.enter_async_context(open_lifespans(registry.lifespans))
         world = _world(
-            registry, store, resources, incarnation=incarnation, concurrency=concurrency, name=name
-        )
+            registry, store, MemoryCoordinator(views), resources,
+            incarnation=incarnation, concurrency=concurrency, name=name, tags=tags,
+        )  # fmt: skip
         system = await stack.enter_async_context(ActorSystem(world.clock))
-        supervisor = await system.spawn(ChildSpec(name="supervisor", make=lambda: Supervisor(world)))
+        asked_to_drain = asyncio.Event()
+        supervisor = await system.spawn(
+            ChildSpec(name="supervisor", make=lambda: Supervisor(world, asked_to_drain.set))
+        )
         render = world.telemetry.render if isinstance(world.telemetry, PrometheusTelemetry) else bytes
         service = NodeService(world, await supervisor.ask(GetActors(), 5), render)
-        await store.set_state(incarnation, "active")
+        await supervisor.ask(JoinCluster(), 5)
         app = make_app(service, options)
         url = await stack.enter_async_context(serving(app))
-        yield MemoryNode(url, service, store, world, supervisor, app[API])
+        node = MemoryNode(url, service, store, views, world, supervisor, app[API])
+        await stack.enter_async_context(_draining_when(asked_to_drain, node))
+        yield node
+
+
+@asynccontextmanager
+async def _draining_when(asked: asyncio.Event, node: MemoryNode) -> AsyncIterator[None]:
+    async def obey() -> None:
+        await asked.wait()
+        await node.drain()
+
+    obeying = asyncio.create_task(obey())
+    try:
+        yield
+    finally:
+        obeying.cancel()
+        with suppress(asyncio.CancelledError):
+            await obeying
 
 
 def _world(
-    registry: Registry, store: Store, resources: Any, *, incarnation: int, concurrency: int, name: str
+    registry: Registry,
+    store: Store,
+    coordinator: Coordinator,
+    resources: Any,
+    *,
+    incarnation: int,
+    concurrency: int,
+    name: str,
+    tags: tuple[str, ...],
 ) -> World:
     clock, bands, limits = SystemClock(), Bands(store), Limits(concurrency, 4, 1)
     return World(
@@ -100,8 +141,10 @@ def _world(
         jitter=random.Random().random,  # the global one belongs to Hypothesis
         node=name,
         incarnation=incarnation,
-        cluster=Cluster(incarnation),
+        cluster=Cluster(incarnation, registry.names),
+        coordinator=coordinator,
         lease_s=_LONG_S,
+        tags=frozenset(tags),
         limits=limits,
     )
 

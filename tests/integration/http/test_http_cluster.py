@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from yarl import URL
 
+from actors import Context, handler
+from actors.authoring.registry import Registry
 from node.http.stats import counted
+from runtime.core.slots import slot_of
 from runtime.core.task import Band, BandCount, Census, Lane
-from tests.support.memory_node import until
+from runtime.core.view import Member, Standing, View
+from tests.support.http_api import REGISTRY
+from tests.support.memory_node import memory_node, until
 
 if TYPE_CHECKING:
     from tests.support.http_api import Gates, Http
     from tests.support.memory_node import MemoryNode
+
+
+@handler("there")
+async def there(ctx: Context, who: str = "") -> str:
+    return "ahoy"
 
 
 async def test_handlers_tell_what_they_take(http: Http) -> None:
@@ -49,6 +61,173 @@ async def test_the_cluster_is_told_by_its_leases(http: Http, node: MemoryNode, g
     assert "gate" in here["handlers"]
     assert (there["name"], there["state"], there["slots"], there["running"]) == ("n0", "left", 0, None)
     assert there["tags"] == ["gpu"]
+    assert (cluster["view"], here["weight"]) == (1, 1.0)
+    assert here["credit"] == 104  # 99 async, 4 threads, 1 process
+    assert cluster["table_hash"] == node.world.cluster.placement.hash
+
+
+async def test_the_state_of_a_node_is_told_by_lease_and_view(http: Http, node: MemoryNode) -> None:
+    """Others' leases are set here; views are proposed by hand, so that no member is faster."""
+    store, cluster = node.store, node.world.cluster
+    numbers = {
+        name: await store.join(name, 60, {"handlers": []}) for name in ("joins", "waits", "silent", "ends")
+    }
+    for name in ("waits", "silent"):
+        await store.set_state(numbers[name], "active")
+    await store.set_state(numbers["ends"], "draining")
+    lost = await store.join("lost", 0.001, {})
+    await store.set_state(lost, "active")
+    silent = Member(node="silent", incarnation=numbers["silent"], standing=Standing.UNREACHABLE)
+    me = cluster.view.members[0]
+    cluster.install(View(number=100, members=(me, silent)), {})  # newer than what the node itself proposes
+    states = {one["name"]: one["state"] for one in (await http.get("/v1/cluster")).json["nodes"]}
+    assert states == {
+        "n1": "active", "joins": "joining", "waits": "joining", "silent": "unreachable", "ends": "draining",
+        "lost": "unreachable",
+    }  # fmt: skip
+
+
+async def test_what_others_have_in_hand_is_told_as_heard(http: Http, node: MemoryNode) -> None:
+    async with memory_node(REGISTRY, name="n2", beside=node) as other:
+        await until(lambda: len(node.world.cluster.view.active) == 2)
+        heard = node.world.cluster.peer(other.world.incarnation)
+        [_, unheard] = (await http.get("/v1/cluster")).json["nodes"]
+        assert (unheard["running"], unheard["credit"]) == (0, 0)
+        heard.running, heard.credits = 7, [3, 0, 1]
+        [_, told] = (await http.get("/v1/cluster")).json["nodes"]
+        assert (told["name"], told["running"], told["credit"]) == ("n2", 7, 4)
+
+
+# -- the ring ---------------------------------------------------------------------------------------
+
+
+async def test_the_ring_tells_shares_and_who_owns_nothing(http: Http, node: MemoryNode) -> None:
+    async with (
+        memory_node(REGISTRY, name="n2", beside=node, weight=3.0) as second,
+        memory_node(REGISTRY, name="n3", beside=node, weight=0.0),
+    ):
+        await until(lambda: node.world.cluster.view.number == 3)
+        second.world.cluster.install(node.world.cluster.view, {})
+        await node.store.set_state(second.world.incarnation, "draining")
+        ring = (await http.get("/v1/cluster/ring")).json
+        assert (ring["view"], ring["slots"], ring["table_hash"]) == (
+            3, 4096, node.world.cluster.placement.hash,
+        )  # fmt: skip
+        first, large, nothing = ring["nodes"]
+        assert first["slots"] + large["slots"] == 4096
+        assert large["share"] == round(large["slots"] / 4096, 6)
+        assert (first["even_share"], large["even_share"], nothing["even_share"]) == (0.25, 0.75, 0)
+        assert 0.2 < first["share"] < 0.3
+        expected = max(first["share"] / 0.25, large["share"] / 0.75)
+        assert ring["max_over_average"] == pytest.approx(expected, abs=1e-3)
+        assert (nothing["slots"], nothing["reason"]) == (0, "its weight is 0: it gets work by pulling only")
+        assert first["reason"] is None
+        await until(lambda: node.world.cluster.view.number == 4)
+        [_, drains, _] = (await http.get("/v1/cluster/ring")).json["nodes"]
+        assert (drains["state"], drains["slots"], drains["reason"]) == (
+            "draining", 0, "it drains, and gets nothing new",
+        )  # fmt: skip
+
+
+async def test_a_key_is_located_where_its_tasks_go(http: Http, node: MemoryNode) -> None:
+    async with memory_node(Registry(there), name="n2", beside=node):
+        await until(lambda: len(node.world.cluster.view.active) == 2)
+        owners = set()
+        for key in map(str, range(40)):
+            place = (await http.get("/v1/cluster/locate", key=key)).json
+            assert place["slot"] == slot_of(key)
+            owners.add(place["node"])
+            assert (await http.get("/v1/cluster/locate", key=key, handler="there")).json["node"] == "n2"
+            task = await http.submit("there", idempotency_key=key)
+            assert (task["slot"], task["home"]) == (slot_of(key), "n2")
+        assert owners == {"n1", "n2"}
+        lost = (await http.get("/v1/cluster/locate", key="k", handler="nobody")).json
+        assert lost == {
+            "slot": slot_of("k"), "node": None, "incarnation": None,
+            "reason": "no active node has the handler nobody loaded",
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "query", ["", "?key=", "?key=" + "x" * 256, "?key=" + "%E2%82%AC" * 200, "?key=a&key=b"]
+)
+async def test_a_key_that_no_task_can_have_is_refused(http: Http, query: str) -> None:
+    answer = await http.get(f"/v1/cluster/locate{query}")
+    assert (answer.status, answer.slug, answer.pointers) == (422, "invalid-request", ["?key"])
+
+
+async def test_views_are_told_newest_first(http: Http, node: MemoryNode) -> None:
+    async with memory_node(REGISTRY, name="n2", beside=node, tags=("gpu",)):
+        await until(lambda: node.world.cluster.view.number == 2)
+        views = (await http.get("/v1/cluster/views")).json["views"]
+        assert [view["number"] for view in views] == [2, 1]
+        assert [(one["node"], one["tags"]) for one in views[0]["members"]] == [("n1", []), ("n2", ["gpu"])]
+        assert "n2" in views[0]["reason"]
+        assert len((await http.get("/v1/cluster/views?limit=1")).json["views"]) == 1
+        assert (await http.get("/v1/cluster/views?limit=201")).pointers == ["?limit"]
+
+
+async def test_a_node_is_asked_to_drain_and_leaves(http: Http, node: MemoryNode, gates: Gates) -> None:
+    async with memory_node(REGISTRY, name="n2", beside=node) as other:
+        await until(lambda: len(node.world.cluster.view.active) == 2)
+        for _ in range(2):
+            answer = await http.post("/v1/cluster/nodes/n2/drain")
+            assert (answer.status, answer.json) == (202, {"name": "n2", "drain_requested": True})
+        await until(lambda: other.service.draining)
+        await until(lambda: len(node.world.cluster.view.members) == 1)
+        rows = {one["name"]: one for one in (await http.get("/v1/cluster")).json["nodes"]}
+        assert (rows["n2"]["state"], rows["n2"]["drain_requested"]) == ("left", True)
+        assert rows["n1"]["slots"] == 4096
+        gone = await http.post("/v1/cluster/nodes/n2/drain")
+        assert (gone.status, gone.slug) == (404, "node-not-found")
+
+
+@pytest.mark.parametrize("name", ["nobody", "a%00b", "%F0%9F%8C%8A", "a%2Fb"])
+async def test_a_node_that_is_not_there_cannot_drain(http: Http, name: str) -> None:
+    answer = await http.post(URL(f"/v1/cluster/nodes/{name}/drain", encoded=True))  # type: ignore[arg-type]  # sent as it is
+    assert (answer.status, answer.slug) == (404, "node-not-found")
+
+
+# -- tasks of a cluster -----------------------------------------------------------------------------
+
+
+async def test_any_node_accepts_for_all(http: Http, node: MemoryNode) -> None:
+    assert (await http.post("/v1/tasks", {"handler": "there"})).slug == "invalid-request"
+    async with memory_node(Registry(there), name="n2", beside=node):
+        async with asyncio.timeout(5):  # the catalog is asked once a second for what it lacks
+            while (answer := await http.post("/v1/tasks", {"handler": "there"})).status == 422:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert answer.status == 202
+        task = await http.finished(answer.json["id"])
+        assert (task["state"], task["result"], task["node"], task["home"]) == (
+            "succeeded", "ahoy", "n2", "n2",
+        )  # fmt: skip
+        wrong = await http.post("/v1/tasks", {"handler": "there", "payload": {"who": 7, "x": 1}})
+        assert (wrong.status, sorted(wrong.pointers)) == (422, ["#/payload/who", "#/payload/x"])
+
+
+async def test_why_a_task_waits_is_judged_for_the_whole_cluster(http: Http, node: MemoryNode) -> None:
+    async def why(handler: str, **fields: Any) -> tuple[str, str]:
+        task = await http.submit(handler, **fields)
+        assert task["state"] == "ready", task
+        again = (await http.get(f"/v1/tasks/{task['id']}")).json
+        assert again["waiting"] == task["waiting"]
+        return task["waiting"]["reason"], task["waiting"]["detail"]
+
+    async with memory_node(Registry(there), name="n2", beside=node, tags=("gpu",)) as other:
+        await until(lambda: len(node.world.cluster.view.active) == 2)
+        other.world.capacity.close("test")
+        assert await why("there") == ("no_capacity", "waits for its turn")
+        assert await why("there", requires=["gpu"]) == ("no_capacity", "waits for its turn")
+        assert await why("there", requires=["gpu", "eu"]) == (
+            "no_tags", "no active node that has the handler there bears eu, gpu together",
+        )  # fmt: skip
+        assert await why("add", payload={"a": 1}, requires=["gpu"]) == (
+            "no_tags", "no active node that has the handler add bears gpu",
+        )  # fmt: skip
+        await other.drain()
+    await until(lambda: len(node.world.cluster.view.members) == 1)
+    assert await why("there") == ("no_handler", "no active node has the handler there loaded")
 
 
 async def test_stats_tell_what_goes_on(http: Http, gates: Gates) -> None:

@@ -86,6 +86,8 @@ def test_what_validates_is_what_is_described() -> None:
     }  # fmt: skip
     assert task["required"] == ["handler"]
     assert task["additionalProperties"] is False
+    key, handler = DOCUMENT["paths"]["/v1/cluster/locate"]["get"]["parameters"]
+    assert [(one["name"], one["required"]) for one in (key, handler)] == [("key", True), ("handler", False)]
     wait = DOCUMENT["paths"]["/v1/tasks/{id}"]["get"]["parameters"][1]
     assert (wait["name"], wait["schema"]["maximum"]) == ("wait", 60)
 
@@ -110,7 +112,8 @@ def conforms(answer: Answer, method: str, path: str) -> None:
         Draft202012Validator(whole).validate(answer.json)
 
 
-async def test_real_answers_conform(http: Http, gates: Gates) -> None:
+async def test_real_answers_conform(http: Http, node: MemoryNode, gates: Gates) -> None:
+    await node.store.join("n0", 60, {"tags": ["gpu"]})
     add = {"handler": "add", "payload": {"a": 1}, "idempotency_key": "k", "metadata": {"x": [1]}}
     for _ in range(2):
         conforms(await http.post("/v1/tasks?wait=10", add), "post", "/v1/tasks")
@@ -130,8 +133,16 @@ async def test_real_answers_conform(http: Http, gates: Gates) -> None:
         conforms(await http.get(f"{path}/attempts"), "get", "/v1/tasks/{id}/attempts")
         conforms(await http.post(f"{path}/cancel"), "post", "/v1/tasks/{id}/cancel")
     conforms(await http.post(f"/v1/tasks/{dead['id']}/retry"), "post", "/v1/tasks/{id}/retry")
-    for path in ("/v1/tasks", "/v1/dead", "/v1/handlers", "/v1/cluster", "/v1/stats", "/livez", "/readyz"):
+    for path in (
+        "/v1/tasks", "/v1/dead", "/v1/handlers", "/v1/cluster", "/v1/cluster/ring", "/v1/cluster/views", "/v1/stats",
+        "/livez", "/readyz",
+    ):  # fmt: skip
         conforms(await http.get(path), "get", path)
+    for query in ("key=k", "key=k&handler=add", "key=k&handler=nobody", "handler=add"):
+        conforms(await http.get(f"/v1/cluster/locate?{query}"), "get", "/v1/cluster/locate")
+    for name in ("n0", "nobody"):
+        answer = await http.post(f"/v1/cluster/nodes/{name}/drain")
+        conforms(answer, "post", "/v1/cluster/nodes/{node}/drain")
     conforms(await http.post("/v1/handlers/add/pause"), "post", "/v1/handlers/{name}/pause")
     conforms(await http.get("/v1/handlers/nobody"), "get", "/v1/handlers/{name}")
     conforms(await http.post("/v1/tasks/cancel", {"all": True}), "post", "/v1/tasks/cancel")
@@ -160,6 +171,7 @@ async def run(ready: Future[Running]) -> None:
     GATES.forget()
     async with memory_node(REGISTRY) as node, speaking_to(node) as http:
         known = [(await http.post("/v1/tasks?wait=0.2", request)).json["id"] for request in EXAMPLES]
+        await node.store.join("n0", 3600, {})  # the one that is asked to drain
         stopped, loop = asyncio.Event(), asyncio.get_running_loop()
         ready.set_result(Running(node.url, known, lambda: loop.call_soon_threadsafe(stopped.set)))
         await stopped.wait()
@@ -224,6 +236,8 @@ def _make_real(case: Any, known: list[str], data: st.DataObject) -> None:
         parameters["id"] = data.draw(st.sampled_from(known))
     if "name" in parameters:
         parameters["name"] = "echo"
+    if "node" in parameters:
+        parameters["node"] = "n0"
     tasks = case.body.get("tasks") if isinstance(case.body, dict) else None
     for task in [case.body, *(tasks if isinstance(tasks, list) else [])]:
         if isinstance(task, dict) and "handler" in task:
