@@ -147,13 +147,13 @@ class RabbitMember(Member):
 
 
 class RabbitWorld:
-    """Everything on one server; `channel` is a plain one, as other services have it."""
+    """Everything on one server."""
 
-    def __init__(self, url: str, channel: aio_pika.abc.AbstractChannel, stack: AsyncExitStack) -> None:
+    def __init__(self, url: str, stack: AsyncExitStack) -> None:
         self.url = url
-        self.channel = channel
         self.telemetry = RecordingTelemetry()
         self._stack = stack
+        self._channel: aio_pika.abc.AbstractChannel | None = None
         self._set_aside: list[bytes] = []
         self._events: aio_pika.abc.AbstractQueue | None = None
 
@@ -173,13 +173,21 @@ class RabbitWorld:
             await self._listen()
         return member
 
+    async def channel(self) -> aio_pika.abc.AbstractChannel:
+        """A plain one, as other services have it."""
+        if self._channel is None:
+            connection = await self._stack.enter_async_context(await aio_pika.connect(self.url))
+            self._channel = await connection.channel(on_return_raises=True)
+        return self._channel
+
     async def send_bytes(self, to: Member, body: bytes, *, work: bool) -> None:
         name = topology.work_queue if work else topology.control_queue
-        await self.channel.default_exchange.publish(aio_pika.Message(body), name(to.incarnation))
+        exchange = (await self.channel()).default_exchange
+        await exchange.publish(aio_pika.Message(body), name(to.incarnation))
 
     async def undecodable(self) -> list[bytes]:
         """Only what came through the work inbox: nothing is kept of the other."""
-        queue = await self.channel.get_queue(topology.UNDECODABLE)
+        queue = await (await self.channel()).get_queue(topology.UNDECODABLE)
         while (message := await queue.get(fail=False, no_ack=True)) is not None:
             self._set_aside.append(message.body)
         return self._set_aside
@@ -193,14 +201,14 @@ class RabbitWorld:
 
     async def _listen(self) -> None:
         """As a service that wants all events; and forget what other tests have left."""
-        self._events = await self.channel.declare_queue(exclusive=True)
+        channel = await self.channel()
+        self._events = await channel.declare_queue(exclusive=True)
         await self._events.bind(topology.EVENTS, "task.#")
         for name in (topology.UNDECODABLE, topology.DEAD):
-            await (await self.channel.get_queue(name)).purge()
+            await (await channel.get_queue(name)).purge()
 
 
 @asynccontextmanager
 async def rabbit_world(url: str) -> AsyncIterator[RabbitWorld]:
-    async with await aio_pika.connect(url) as connection, AsyncExitStack() as stack:
-        channel = await connection.channel(on_return_raises=True)
-        yield RabbitWorld(url, channel, stack)
+    async with AsyncExitStack() as stack:
+        yield RabbitWorld(url, stack)

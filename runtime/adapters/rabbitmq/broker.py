@@ -119,8 +119,10 @@ class RabbitBroker:
             _log.warning("a message that is none of ours: %s: %s", error, body[:_SHOWN_BYTES].hex())
 
     def _show(self) -> None:
-        self.reachable = self._work.sound and self._control.sound
-        self._telemetry.gauge("broker_reachable", self.reachable)
+        reachable = self._work.sound and self._control.sound
+        if reachable != self.reachable:
+            self.reachable = reachable
+            self._telemetry.gauge("broker_reachable", int(reachable))
 
 
 @asynccontextmanager

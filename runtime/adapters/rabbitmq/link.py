@@ -149,7 +149,7 @@ class Link:
 
     async def _send_canary(self, session: Session, canary: Canary) -> None:
         try:
-            await session.publish("canary", codec.encode(canary), self._queue)
+            await session.publish("canary", codec.encode(canary), self._queue, exchange=self._kind.through)
         except Unavailable:
             session.echo.failed()
 

@@ -51,6 +51,7 @@ class InboxKind(NamedTuple):
     queue: Callable[[int], str]  # its name, by incarnation
     declare: Callable[[AbstractConnection, int], Awaitable[None]]  # it and all it needs
     prefetch: int  # 0: acknowledged as it is sent
+    through: str  # the exchange by which it is reached, and has to reach itself
 
 
 async def _declare_work(connection: AbstractConnection, incarnation: int) -> None:
@@ -102,5 +103,5 @@ def _dropping(length_max: int) -> FieldTable:
     return {"x-queue-type": "classic", "x-max-length": length_max, "x-overflow": "drop-head"}
 
 
-WORK: Final = InboxKind(work_queue, _declare_work, PREFETCH)
-CONTROL: Final = InboxKind(control_queue, _declare_control, 0)
+WORK: Final = InboxKind(work_queue, _declare_work, PREFETCH, "")
+CONTROL: Final = InboxKind(control_queue, _declare_control, 0, MEMBERS)
