@@ -77,9 +77,10 @@ class Member:
             self._frozen = False
 
     def freeze(self) -> None:
-        """It keeps its connections and answers nothing."""
+        """It keeps its connections and answers nothing, from the moment that this returns."""
         self._signal(signal.SIGSTOP)
         self._frozen = True
+        wait_until(self._stands_still, 5, lambda: f"{self.name} goes on")
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
@@ -129,6 +130,12 @@ class Member:
     def _signal(self, number: signal.Signals) -> None:
         assert self._child is not None, f"{self.name} does not run"
         self._child.send_signal(number)
+
+    def _stands_still(self) -> bool:
+        """Threads on other cores go on for a moment after a SIGSTOP."""
+        assert self._child is not None
+        stats = [stat.read_text() for stat in Path(f"/proc/{self._child.pid}/task").glob("*/stat")]
+        return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 
     def _log(self, mode: str) -> IO[bytes]:
         return (self._folder / f"{self.name}.log").open(mode)

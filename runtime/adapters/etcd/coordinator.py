@@ -106,23 +106,23 @@ class _Watch:
     def __init__(self, endpoint: Endpoint, key: str) -> None:
         self.endpoint = endpoint
         self.stirred = asyncio.Event()
-        self._key = key
-        self._task = asyncio.create_task(self._run(), name="noria-etcd-watch")
-
-    async def _run(self) -> None:
-        while True:
-            with suppress(*FAILURES):
-                watch = cast("AsyncGenerator[Any]", self.endpoint.watch.watch(self._key))
-                async with aclosing(watch) as answers:
-                    async for answer in answers:
-                        self.stirred.set()
-                        if answer.canceled:  # compacted, or not allowed: from now on, then
-                            break
-            await asyncio.sleep(_WATCH_AGAIN_S)
+        self._task = asyncio.create_task(_watch(endpoint, key, self.stirred), name="noria-etcd-watch")
 
     async def close(self) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+
+
+async def _watch(endpoint: Endpoint, key: str, stirred: asyncio.Event) -> None:
+    while True:
+        with suppress(*FAILURES):
+            watch = cast("AsyncGenerator[Any]", endpoint.watch.watch(key))
+            async with aclosing(watch) as answers:
+                async for answer in answers:
+                    stirred.set()
+                    if answer.canceled:  # compacted, or not allowed: from now on, then
+                        break
+        await asyncio.sleep(_WATCH_AGAIN_S)
 
 
 def _view_of(entry: Any) -> View:

@@ -58,6 +58,11 @@ class Endpoint:
         self.auth = AuthService(self.channel, max_attempts=1)
         self.watch = WatchService(self.channel, max_reconnect_backoff_seconds=1.0)
 
+    async def close(self) -> None:
+        """Forgets the channel too: gRPC ends its thread with the last one, and wants a loop that runs for it."""
+        await self.channel.close()
+        del self.channel, self.kv, self.auth, self.watch
+
     def set_token(self, token: str) -> None:
         self.kv.set_token(token)
         self.watch.set_token(token)
@@ -90,10 +95,11 @@ class Endpoints:
             else:
                 self._is_back()
                 return answer
-        raise self._unavailable("; ".join(failures))
+        raise self._unavailable("; ".join(failures) or "the connections are closed")
 
     async def close(self) -> None:
-        await asyncio.gather(*(endpoint.channel.close() for endpoint in self._all))
+        endpoints, self._all = self._all, []
+        await asyncio.gather(*(endpoint.close() for endpoint in endpoints))
 
     async def _ask_as_user(self, endpoint: Endpoint, work: Callable[[KVService], Awaitable[T]]) -> T:
         if not self._logged_in:
