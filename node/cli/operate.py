@@ -1,8 +1,7 @@
-"""Commands of operators: handlers, pause and resume, nodes, stats."""
+"""Commands of operators: handlers, pause and resume, stats."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -126,35 +125,6 @@ def _set_paused(handler: str, *, paused: bool, as_json: bool) -> None:
         render.note(
             f"{handler} is paused; go on: noria resume {handler}" if paused else f"{handler} is active"
         )
-
-
-@click.command(short_help="Which nodes there are.")
-@JSON
-@reaches_node
-def nodes(*, as_json: bool) -> None:
-    """List the nodes, by their leases; those that left or died within the last hour too."""
-    from node.cli import render  # noqa: PLC0415 - not needed for --help
-
-    cluster = with_client(lambda client: client.cluster())
-    if as_json:
-        render.print_json(cluster)
-        return
-    styles = {"active": "green", "draining": "yellow", "joining": "cyan", "dead": "red"}
-    rows = [
-        (
-            row["name"],
-            str(row.get("incarnation", "")),
-            render.Styled(str(row.get("state")), styles.get(str(row.get("state")), "dim")),
-            str(row.get("slots", "")),
-            "" if row.get("running") is None else str(row["running"]),
-            ", ".join(row.get("tags") or ()),
-            str(len(row.get("handlers") or ())),
-            render.when_short(datetime.fromisoformat(row["started_at"])) if row.get("started_at") else "",
-        )
-        for row in cluster["nodes"]
-    ]
-    columns = ("NODE", "INCARNATION", "STATE", "SLOTS", "RUNNING", "TAGS", "HANDLERS", "STARTED")
-    render.table(columns, rows, right=("INCARNATION", "SLOTS", "RUNNING", "HANDLERS"))
 
 
 @click.command(short_help="Counts, rates and ages.")

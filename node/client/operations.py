@@ -158,8 +158,30 @@ class Operations:
         return _object(await self._transport.call("POST", _handler_path(handler, "/resume")))
 
     async def cluster(self) -> Mapping[str, Any]:
-        """The view and the nodes in it."""
+        """The view and the nodes, by their leases."""
         return _object(await self._transport.call("GET", "/v1/cluster"))
+
+    async def ring(self) -> Mapping[str, Any]:
+        """How the slots are shared out among the members of the view."""
+        return _object(await self._transport.call("GET", "/v1/cluster/ring"))
+
+    async def locate(self, key: str, *, handler: str | None = None) -> Mapping[str, Any]:
+        """The slot of a key and the node that owns it (among those with the handler): slot, node, incarnation, reason."""
+        params = {"key": key} if handler is None else {"key": key, "handler": handler}
+        return _object(await self._transport.call("GET", "/v1/cluster/locate", params=params))
+
+    async def views(self, *, limit: int = 20) -> list[Mapping[str, Any]]:
+        """The log of views, newest first; `limit` is at most 200."""
+        answer = await self._transport.call("GET", "/v1/cluster/views", params={"limit": str(limit)})
+        return list(_field(answer, "views", list))
+
+    async def drain(self, node: str) -> Mapping[str, Any]:
+        """Ask a node to end or hand back its work and leave; its state in `cluster` tells how far it is.
+
+        Raises NotFound when no such node is alive.
+        """
+        path = f"/v1/cluster/nodes/{quote(node, safe='')}/drain"
+        return _object(await self._transport.call("POST", path))
 
     async def stats(self) -> Mapping[str, Any]:
         """Counts, rates and ages."""

@@ -276,6 +276,18 @@ class SyncClient:
     def cluster(self) -> Mapping[str, Any]:
         return self._run(self._client.cluster())
 
+    def ring(self) -> Mapping[str, Any]:
+        return self._run(self._client.ring())
+
+    def locate(self, key: str, *, handler: str | None = None) -> Mapping[str, Any]:
+        return self._run(self._client.locate(key, handler=handler))
+
+    def views(self, *, limit: int = 20) -> list[Mapping[str, Any]]:
+        return self._run(self._client.views(limit=limit))
+
+    def drain(self, node: str) -> Mapping[str, Any]:
+        return self._run(self._client.drain(node))
+
     def stats(self) -> Mapping[str, Any]:
         return self._run(self._client.stats())
 

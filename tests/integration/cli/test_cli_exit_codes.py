@@ -51,7 +51,8 @@ def test_1_only_where_a_task_that_was_waited_for_failed(process: Run, client: Sy
     [("submit",), ("submit", "add", "a"), ("submit", "add", "a:=x"), ("taks",), ("tasks", "--limit", "0"), ("wait",),
      ("submit", "add", "--timeout", "5s"), ("submit", "add", "--delay", "soon"), ("cancel",), ("dead", "purge"),
      ("submit", "add", "--delay", "5s", "--at", "2030-01-01T00:00"), ("cancel", "x", "--all"), ("--nonsense",),
-     ("node", "--http-port", "x"), ("check", "no_such_module"), ("stats", "--url", "nonsense")],
+     ("node", "--http-port", "x"), ("check", "no_such_module"), ("stats", "--url", "nonsense"),
+     ("drain",), ("drain", "n1", "--timeout", "5s"), ("locate",), ("views", "--limit", "0")],
     ids=" ".join,
 )  # fmt: skip
 def test_2_usage(process: Run, arguments: tuple[str, ...]) -> None:
@@ -72,7 +73,7 @@ def test_3_unreachable_says_where_and_how_to_start_a_node(process: Run) -> None:
 def test_4_not_found(process: Run) -> None:
     for arguments in (
         ("status", UNKNOWN), ("wait", UNKNOWN), ("result", UNKNOWN), ("cancel", UNKNOWN), ("retry", UNKNOWN),
-        ("pause", "nobody"), ("handlers", "nobody"), ("status", "nonsense"),
+        ("pause", "nobody"), ("handlers", "nobody"), ("drain", "nobody"), ("drain", "nobody", "--wait"), ("status", "nonsense"),
     ):  # fmt: skip
         done = process(*arguments)
         assert (done.code, done.out) == (4, ""), arguments

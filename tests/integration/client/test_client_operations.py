@@ -9,7 +9,9 @@ import pytest
 
 from actors import task
 from node.client import InvalidTask, NotFound, TaskFailed
+from runtime.core.slots import slot_of
 from tests.support.client_handlers import LATER, add, fail
+from tests.support.memory_node import until
 
 if TYPE_CHECKING:
     from node.client import Client
@@ -101,7 +103,24 @@ async def test_handlers_pause_and_resume(client: Client) -> None:
 
 async def test_nodes_numbers_and_readiness(client: Client, node: MemoryNode) -> None:
     assert [row["name"] for row in (await client.cluster())["nodes"]] == ["n1"]
+    assert [(row["name"], row["slots"]) for row in (await client.ring())["nodes"]] == [("n1", 4096)]
+    assert [view["number"] for view in await client.views(limit=5)] == [1]
     assert (await client.stats())["node"] == "n1"
     assert await client.ready() is True
     await node.drain()
     assert await client.ready() is False
+
+
+async def test_a_key_is_located(client: Client) -> None:
+    place = await client.locate("k/ä?&")
+    assert (place["slot"], place["node"]) == (slot_of("k/ä?&"), "n1")
+    assert (await client.locate("k", handler="nobody"))["node"] is None
+    with pytest.raises(InvalidTask):
+        await client.locate("")
+
+
+async def test_a_node_is_drained(client: Client, node: MemoryNode) -> None:
+    with pytest.raises(NotFound, match="no node 'nobody/there' is alive"):
+        await client.drain("nobody/there")
+    assert (await client.drain("n1"))["drain_requested"] is True
+    await until(lambda: node.service.draining)
