@@ -40,6 +40,8 @@ def parse(url: str) -> EtcdUrl:
     rest, _, query = rest.partition("?")
     place, _, path = rest.partition("/")
     identity, known, hosts = place.rpartition("@")
+    if "@" in path or "@" in query:  # then what looks like the host may be half a password: do not show it
+        raise ValueError(f"user: {_IDENTITY}")
     user, password = _identity(identity) if known else (None, "")
     secure = scheme == "https"
     return EtcdUrl(
