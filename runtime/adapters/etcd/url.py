@@ -17,6 +17,7 @@ SHAPE: Final = "http(s)://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...][/PREFIX][
 PORT: Final = 2379
 PREFIX: Final = "/noria/"
 _ENDPOINT: Final = re.compile(r"(?P<host>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?")
+_IDENTITY: Final = "both a user and a password are needed, USER:PASSWORD@; special characters as %XX"
 _FILES: Final = ("ca", "cert", "key")
 
 
@@ -57,9 +58,7 @@ def parse(url: str) -> EtcdUrl:
 def _identity(text: str) -> tuple[str, str]:
     user, _, password = text.partition(":")
     if not user or not password:
-        raise ValueError(
-            "user: both a user and a password are needed, USER:PASSWORD@; special characters as %XX"
-        )
+        raise ValueError(f"user: {_IDENTITY}")
     return unquote(user), unquote(password)
 
 

@@ -19,13 +19,13 @@ GOOD = {
     "http://a/some/place/": EtcdUrl(endpoints=("a:2379",), prefix="/some/place/"),
     "http://a/b%20c": EtcdUrl(endpoints=("a:2379",), prefix="/b c/"),
     "https://a": EtcdUrl(endpoints=("a:2379",), secure=True),
-    "http://u:p%40%2F%3A@a:1": EtcdUrl(endpoints=("a:1",), user="u", password="p@/:"),
+    "http://u:p%40%2F%3A@a:1": EtcdUrl(endpoints=("a:1",), user="u", password="p@/:"),  # noqa: S106 - for no server
     "https://u:p:q@a,b:3/x?ca=/c.pem&cert=/d%20e.pem&key=k": EtcdUrl(
         endpoints=("a:2379", "b:3"),
         prefix="/x/",
         secure=True,
         user="u",
-        password="p:q",
+        password="p:q",  # noqa: S106 - for no server
         ca=Path("/c.pem"),
         cert=Path("/d e.pem"),
         key=Path("k"),
@@ -46,6 +46,8 @@ BAD = {
     "http://u@a": "user",
     "http://u:@a": "user",
     "http://:p@a": "user",
+    "http://u:p/q@a": "user",
+    "http://u:p?q@a": "user",
     "http://a#b": "host",
     "http://a/#b": "prefix",
     "https://a?tls=1": "tls: no such option; allowed: ca, cert, key",
@@ -68,7 +70,8 @@ def test_a_bad_url_is_told_which_part_is_wrong(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://u:s3cret@", "http://u:s3cret@a:x", "http://s3cret@a", "ftp://u:s3cret@a"]
+    "url",
+    ["http://u:s3cret@", "http://u:s3cret@a:x", "http://s3cret@a", "http://u:s3cret/@a", "ftp://u:s3cret@a"],
 )
 async def test_no_message_tells_a_password(url: str) -> None:
     with pytest.raises(ValueError) as told:
