@@ -68,7 +68,7 @@ class _Leaving:
         for row in living:
             state = "asked to drain" if row["state"] == "active" else row["state"]
             running = row.get("running")
-            in_hand = "" if running is None else f", {running:,} attempts in hand"
+            in_hand = "" if running is None else f", {running:,} in hand"
             line = f"{self._node} (incarnation {row['incarnation']}): {state}{in_hand}"
             if line != self._told:
                 self._told = line

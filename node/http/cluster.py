@@ -6,7 +6,7 @@ heartbeats what the others have in hand; each may be some seconds behind the oth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from actors.cluster import Cluster
@@ -37,9 +37,9 @@ def names_in(node: NodeView, field: str) -> list[str]:
 
 
 def cluster_json(
-    leases: Sequence[NodeView], cluster: Cluster, load: Callable[[int], Load]
+    leases: Sequence[NodeView], cluster: Cluster, loads: Mapping[int, Load]
 ) -> dict[str, object]:
-    """`load` tells of an incarnation."""
+    """`loads` by incarnation."""
     shares = cluster.placement.shares()
     nodes = []
     for lease in leases:
@@ -50,7 +50,7 @@ def cluster_json(
                 lease,
                 state=_state(lease, member, cluster.view),
                 slots=shares.get(lease.node, 0) if owns else 0,
-                load=load(lease.incarnation) if is_live(lease) else (None, None),
+                load=loads[lease.incarnation],
             )
         )
     return {**_head(cluster), "nodes": nodes}

@@ -16,6 +16,9 @@ from runtime.errors import InvalidInput
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from node.http.service import Service
+    from runtime.core.task import NodeView
+
 log = logging.getLogger(__name__)
 
 # -- nodes and ring ---------------------------------------------------------------------------------
@@ -24,7 +27,16 @@ log = logging.getLogger(__name__)
 async def get_cluster(call: Call) -> web.Response:
     service = call.service
     leases = await service.store.nodes()
-    return views.json_response(cluster.cluster_json(leases, service.cluster, service.load))
+    loads = {lease.incarnation: await _load(service, lease) for lease in leases}
+    return views.json_response(cluster.cluster_json(leases, service.cluster, loads))
+
+
+async def _load(service: Service, lease: NodeView) -> cluster.Load:
+    """As it was heard; else what the record holds as running there (without a broker nodes hear nothing)."""
+    if not cluster.is_live(lease):
+        return None, None
+    running, credit = service.load(lease.incarnation)
+    return len(await service.store.held(lease.incarnation)) if running is None else running, credit
 
 
 async def get_ring(call: Call) -> web.Response:

@@ -155,9 +155,11 @@ class Node(TypedDict):
     tags: list[str]
     handlers: list[str]
     running: Annotated[
-        int | None, Field(description="Attempts it has in hand, as it last told; null when not heard.")
+        int | None, Field(description="Attempts it has in hand; null of nodes that have left or died.")
     ]
-    credit: Annotated[int | None, Field(description="Offers that it still takes from the node asked.")]
+    credit: Annotated[
+        int | None, Field(description="Offers it still takes from the node asked; null when not heard.")
+    ]
     started_at: Time
     alive_for_s: Annotated[float, Field(description="What is left of its lease; negative when it ran out.")]
     drain_requested: bool

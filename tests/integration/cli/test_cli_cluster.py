@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,12 +14,16 @@ from node.cli.leaving import _Leaving
 from node.client import SyncClient, Unreachable
 from runtime.core.slots import slot_of
 from tests.support.client_handlers import REGISTRY
+from tests.support.processes import free_port, wait_until
+from tests.support.processes import noria as spawn_noria
 from tests.support.threaded_node import threaded_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.integration.cli.conftest import Done
+    from tests.support.processes import Spawned
 
     Run = Callable[..., Done]
 
@@ -145,8 +150,8 @@ def follow(client: Any, timeout_s: float | None = None) -> Code:
 def test_each_change_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert follow(Staged("n1", "active", "active", "draining", "draining", "left")) is Code.DONE
     assert capsys.readouterr().err.splitlines() == [
-        "n2 (incarnation 2): asked to drain, 4 attempts in hand",
-        "n2 (incarnation 2): draining, 4 attempts in hand",
+        "n2 (incarnation 2): asked to drain, 4 in hand",
+        "n2 (incarnation 2): draining, 4 in hand",
         "n2 has left",
     ]
 
@@ -169,3 +174,68 @@ def test_the_node_that_answers_may_be_the_one_that_leaves(capsys: pytest.Capture
 def test_waiting_ends_with_its_time(capsys: pytest.CaptureFixture[str]) -> None:
     assert follow(Staged("n1", "active", "draining"), timeout_s=0.0) is Code.TIMED_OUT
     assert "has not left yet" in capsys.readouterr().err
+
+
+# -- real nodes -------------------------------------------------------------------------------------
+
+GREETS = """
+from actors import Context, handler
+
+@handler("greet")
+async def greet(ctx: Context, name: str) -> str:
+    return f"hello {name}"
+"""
+HOLDS = """
+import asyncio
+from pathlib import Path
+from actors import Context, handler
+
+@handler("hold")
+async def hold(ctx: Context, folder: str) -> str:
+    Path(folder, "started").touch()
+    while not Path(folder, "go").exists():
+        await asyncio.sleep(0.02)
+    return "let go"
+"""
+
+
+@contextmanager
+def real_node(dsn: str, folder: Path, name: str, code: str) -> Iterator[tuple[str, Spawned]]:
+    (folder / f"{name}.py").write_text(code)
+    port = free_port()
+    env = {"NORIA_POSTGRES_DSN": dsn, "NORIA_HTTP_PORT": str(port), "NORIA_NODE_NAME": name}
+    with spawn_noria("node", str(folder / f"{name}.py"), env=env, cwd=folder) as process:
+        process.wait_line("serves")
+        yield f"http://127.0.0.1:{port}", process
+
+
+def test_real_nodes_work_for_each_other_and_one_drains(pg_dsn: str, tmp_path: Path, noria: Run) -> None:
+    with (
+        real_node(pg_dsn, tmp_path, "front", GREETS) as (url, _),
+        real_node(pg_dsn, tmp_path, "back", HOLDS) as (_, back),
+        SyncClient(url) as client,
+    ):
+        wait_until(lambda: len(client.ring()["nodes"]) == 2, 10, lambda: str(client.ring()))
+        assert client.call("greet", {"name": "Ann"}, timeout_s=10) == "hello Ann"
+        refused = noria("--url", url, "submit", "hold", "folders=x")
+        assert refused.code == 5
+        assert "#/payload/folder: is required" in refused.err
+        held = client.submit("hold", {"folder": str(tmp_path)})
+        wait_until((tmp_path / "started").exists, 10, lambda: str(held.status().raw))
+        assert (held.status().raw["node"], held.status().raw["home"]) == ("back", "back")
+        waiting = noria("--url", url, "drain", "back", "--wait", "--timeout", "1s")
+        assert waiting.code == 6
+        assert "back (incarnation 2): draining" in waiting.err
+        with spawn_noria("--url", url, "drain", "back", "--wait") as follower:
+            follower.wait_line("draining, 1 in hand")
+            (tmp_path / "go").touch()
+            follower.wait_line("back has left")
+            assert follower.wait_exit() == 0
+        assert held.result(10) == "let go"
+        assert held.status().attempt == 1, "draining burns nothing"
+        assert back.wait_exit() == 0
+        assert [row["name"] for row in client.ring()["nodes"]] == ["front"]
+        task = client.submit("hold", {"folder": str(tmp_path)}).status()
+        assert task.raw["waiting"] == {
+            "reason": "no_handler", "detail": "no active node has the handler hold loaded",
+        }  # fmt: skip

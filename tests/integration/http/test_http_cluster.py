@@ -13,8 +13,9 @@ from actors import Context, handler
 from actors.authoring.registry import Registry
 from node.http.stats import counted
 from runtime.core.slots import slot_of
-from runtime.core.task import Band, BandCount, Census, Lane
+from runtime.core.task import Band, BandCount, BandKey, Census, Lane
 from runtime.core.view import Member, Standing, View
+from tests.support.factories import new_task
 from tests.support.http_api import REGISTRY
 from tests.support.memory_node import memory_node, until
 
@@ -90,9 +91,11 @@ async def test_the_state_of_a_node_is_told_by_lease_and_view(http: Http, node: M
 async def test_what_others_have_in_hand_is_told_as_heard(http: Http, node: MemoryNode) -> None:
     async with memory_node(REGISTRY, name="n2", beside=node) as other:
         await until(lambda: len(node.world.cluster.view.active) == 2)
-        heard = node.world.cluster.peer(other.world.incarnation)
+        [band] = await node.store.intern([BandKey("gate", Lane.LOW)])
+        await node.store.accept([[new_task(band, born_on=other.world.incarnation)]])
         [_, unheard] = (await http.get("/v1/cluster")).json["nodes"]
-        assert (unheard["running"], unheard["credit"]) == (0, 0)
+        assert (unheard["running"], unheard["credit"]) == (1, None)  # by the record alone
+        heard = node.world.cluster.peer(other.world.incarnation)
         heard.running, heard.credits = 7, [3, 0, 1]
         [_, told] = (await http.get("/v1/cluster")).json["nodes"]
         assert (told["name"], told["running"], told["credit"]) == ("n2", 7, 4)
