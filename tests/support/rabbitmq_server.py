@@ -225,9 +225,8 @@ class RabbitServer:
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._folder / "enabled_plugins"),
             "RABBITMQ_CONFIG_FILE": str(self._folder / "rabbitmq"),
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-            # The script becomes the Erlang machine instead of watching it; input there is none all the same.
-            "RABBITMQ_ALLOW_INPUT": "1",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-noinput {erlang} {loopback}",
+            "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the Erlang machine instead of watching it
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{erlang} {loopback}",
             "RABBITMQ_CTL_ERL_ARGS": f"+S 1:1 {_THRIFTY} {loopback}",
         }
 

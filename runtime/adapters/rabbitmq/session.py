@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 OPEN_S: Final = 5.0
 SEND_S: Final = 2.0
-_CLOSE_S: Final = 2.0
+_LEAVE_S: Final = 1.0
+_CLOSE_S: Final = (
+    4.0  # the library itself waits 2 s for a frozen server, and leaves its tasks behind if disturbed
+)
 _HEARTBEAT_S: Final = 6  # below 5 s RabbitMQ itself calls false alarms likely
 _OUTSTANDING_MAX: Final = 128  # publishes that wait for their confirm
 
@@ -115,11 +118,13 @@ class Session:
             self._inbox.close()
         if self._settler is not None:
             self._settler.cancel()
-        with suppress(Unavailable), unavailable("close"):
-            async with asyncio.timeout(_CLOSE_S):
-                if leave:
+        if leave:
+            with suppress(Unavailable), unavailable("leave"):
+                async with asyncio.timeout(_LEAVE_S):
                     await self._consuming.basic_cancel(self._consumer)
                     await self._consuming.queue_delete(self._queue)
+        with suppress(Unavailable), unavailable("close"):
+            async with asyncio.timeout(_CLOSE_S):
                 await self._connection.close()
 
     async def _channel(self) -> WireChannel:

@@ -153,6 +153,7 @@ async def test_it_is_frozen(world: RabbitWorld, server: RabbitServer) -> None:
     await refused_within(a.broker.offer(b.incarnation, offer(1)), 2.5)
     await refused_within(a.broker.broadcast(Credit(1, ())), 2.5)
     await cut_off(a, b, within_s=8)
+    await until(lambda: all(link._session is None for link in links(a, b)))
     await refused_within(a.broker.offer(b.incarnation, offer(1)), 0.5)
     server.thaw()
     await reachable(a, b)
