@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -231,6 +232,12 @@ async def test_why_a_task_waits_is_judged_for_the_whole_cluster(http: Http, node
         await other.drain()
     await until(lambda: len(node.world.cluster.view.members) == 1)
     assert await why("there") == ("no_handler", "no active node has the handler there loaded")
+    me = replace(node.world.cluster.view.members[0], standing=Standing.DRAINING)
+    node.world.cluster.install(View(number=100, members=(me,)), {})
+    node.world.capacity.close("test")
+    assert (await why("add", payload={"a": 1}))[0] == "no_handler"
+    node.world.cluster.install(View(number=101), {})  # in no view, a node works by pulling
+    assert (await why("add", payload={"a": 1}))[0] == "no_capacity"
 
 
 async def test_stats_tell_what_goes_on(http: Http, gates: Gates) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from actors import Backoff, Context, Fail, Retry, handler, task
 from actors.executor.bodies import RESULT_BYTES_MAX
+from actors.executor.executor import Executor
 from runtime.core.task import AttemptKind, BandKey, Lane, Reason, State, Status
 from runtime.errors import Unavailable
 from tests.support.actor_rig import Gates, Rig
@@ -342,7 +343,11 @@ async def test_progress_is_written_once_a_second_and_the_newest_wins() -> None:
         assert (running.progress.done, running.progress.message) == (2, "nearly")
 
 
-async def test_what_does_not_bind_here_is_left_to_others_later_and_later() -> None:
+async def test_what_does_not_bind_here_is_left_to_others_later_and_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reminders: list[object] = []
+    monkeypatch.setattr(Executor, "_on_due_later", lambda _self, items: reminders.append(items))
     async with Rig(picky) as rig:
         [band] = await rig.world.bands.intern([BandKey("picky", Lane.MEDIUM)])
         foreign = new_task(band, payload=b'{"argument": "of another version"}')
@@ -354,3 +359,4 @@ async def test_what_does_not_bind_here_is_left_to_others_later_and_later() -> No
             assert (view.state, view.reason, view.failures) == (State.SCHEDULED, Reason.RELEASED, 0)
             assert (view.attempt, view.due) == (attempt, rig.at(attempt + 1))  # the longest jitter
             await rig.advance(attempt + 1)
+        assert not reminders, "who reminds itself is first each time"
