@@ -93,8 +93,8 @@ class Member:
 
     @property
     def healthy(self) -> bool:
-        """It knows a leader, and a majority answers."""
-        return b'"health":"true"' in self._ask("/health")
+        """It knows a leader, a majority answers, and it listens to clients."""
+        return b'"health":"true"' in self._ask("/health") and self._listens()
 
     @property
     def leads(self) -> bool:
@@ -126,6 +126,13 @@ class Member:
             return b""
         finally:
             connection.close()
+
+    def _listens(self) -> bool:
+        try:
+            socket.create_connection((_HOST, self.port), timeout=2).close()
+        except OSError:
+            return False
+        return True
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._child is not None, f"{self.name} does not run"

@@ -13,13 +13,15 @@ _CHUNK: Final = 1 << 16
 
 
 class TcpProxy:
-    """`lose_requests`: the server hears nothing more. `lose_answers`: it does, and the client hears nothing more."""
+    """`lose_requests`: the server hears nothing more. `lose_answers`: it does, and the client hears nothing more.
+    `delay_answers_s`: so long is each of the server's answers on its way."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = host, port
         self._writers: set[asyncio.StreamWriter] = set()
         self.lose_requests = False
         self.lose_answers = False
+        self.delay_answers_s = 0.0
         self.port = 0
 
     def break_all(self) -> None:
@@ -47,6 +49,8 @@ class TcpProxy:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool
     ) -> None:
         while data := await reader.read(_CHUNK):
+            if answers and self.delay_answers_s:
+                await asyncio.sleep(self.delay_answers_s)
             if not (self.lose_answers if answers else self.lose_requests):
                 writer.write(data)
                 await writer.drain()

@@ -9,8 +9,8 @@ A watch only says when to look: what `newer` answers was read, so nothing is mis
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Any, Final, cast
+from contextlib import suppress
+from typing import Any, Final
 
 import orjson
 from etcd3aio.kv import KVService, SortOrder, prefix_range_end
@@ -18,9 +18,6 @@ from etcd3aio.kv import KVService, SortOrder, prefix_range_end
 from runtime.adapters.etcd.endpoints import FAILURES, Endpoint, Endpoints
 from runtime.core.view import NO_VIEW, VIEWS_KEPT, View, view_from_json, view_to_json
 from runtime.errors import Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
 
 _LOOK_S: Final = 1.0  # also while no watch says anything
 _WATCH_AGAIN_S: Final = 0.2
@@ -116,12 +113,7 @@ class _Watch:
 async def _watch(endpoint: Endpoint, key: str, stirred: asyncio.Event) -> None:
     while True:
         with suppress(*FAILURES):
-            watch = cast("AsyncGenerator[Any]", endpoint.watch.watch(key))
-            async with aclosing(watch) as answers:
-                async for answer in answers:
-                    stirred.set()
-                    if answer.canceled:  # compacted, or not allowed: from now on, then
-                        break
+            await endpoint.watch(key, stirred.set)
         await asyncio.sleep(_WATCH_AGAIN_S)
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import grpc
 import grpc.aio
 from etcd3aio import EtcdError, EtcdUnauthenticatedError
+from etcd3aio._protobuf import WatchCreateRequest, WatchRequest, WatchStub
 from etcd3aio.auth import AuthService
 from etcd3aio.kv import KVService
-from etcd3aio.watch import WatchService
 
 from runtime.errors import SettingsError, Unavailable
 
@@ -31,7 +31,12 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ANSWER_S: Final = 1.8  # a frozen etcd is away after this: callers promise 2 s
-FAILURES: Final = (EtcdError, grpc.RpcError, TimeoutError)
+FAILURES: Final = (
+    EtcdError,
+    grpc.RpcError,
+    TimeoutError,
+    asyncio.InvalidStateError,
+)  # the last: a call is over
 _TRIES_MAX: Final = 3  # so that each of them has time to answer
 _OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),  # a cluster's own store is not reached through one
@@ -56,16 +61,29 @@ class Endpoint:
         )
         self.kv = KVService(self.channel, max_attempts=1)
         self.auth = AuthService(self.channel, max_attempts=1)
-        self.watch = WatchService(self.channel, max_reconnect_backoff_seconds=1.0)
+        self._watch = WatchStub(
+            self.channel
+        )  # its service repairs a watch in silence, and leaves tasks behind
+        self._metadata: tuple[tuple[str, str], ...] = ()
 
     async def close(self) -> None:
         """Forgets the channel too: gRPC ends its thread with the last one, and wants a loop that runs for it."""
         await self.channel.close()
-        del self.channel, self.kv, self.auth, self.watch
+        del self.channel, self.kv, self.auth, self._watch
 
     def set_token(self, token: str) -> None:
         self.kv.set_token(token)
-        self.watch.set_token(token)
+        self._metadata = (("token", token),)
+
+    async def watch(self, key: str, on_answer: Callable[[], object]) -> None:
+        """Until it breaks, `on_answer` is called once the watch stands and whenever the key has changed. Raises FAILURES."""
+        call = self._watch.Watch(metadata=self._metadata)
+        try:
+            await call.write(WatchRequest(create_request=WatchCreateRequest(key=key.encode())))
+            while (answer := await call.read()) is not grpc.aio.EOF and not answer.canceled:
+                on_answer()
+        finally:
+            call.cancel()
 
 
 class Endpoints:
