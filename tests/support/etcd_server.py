@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _PACKAGES: Final = {"etcd": "etcd-server", "etcdctl": "etcd-client"}
 _POLICY: Final = Path("/usr/sbin/policy-rc.d")
+_LOCK: Final = "DPkg::Lock::Timeout=120"  # somebody else may be installing something
 _PREFIX: Final = "noria-test-etcd-"
 _READY_S: Final = 20.0
 _HOST: Final = "127.0.0.1"
@@ -326,7 +327,7 @@ def install() -> None:
         raise ServiceMissingError(missing)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with _no_services():
-        for command in (["apt-get", "update"], ["apt-get", "install", "-y", *packages]):
+        for command in (["apt-get", "update"], ["apt-get", "-o", _LOCK, "install", "-y", *packages]):
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise ServiceMissingError(
