@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runtime.adapters.rabbitmq import topology
+from runtime.adapters.rabbitmq import echo, link, topology
+from runtime.adapters.rabbitmq.session import Session
 from runtime.core.messages import Credit
 from runtime.errors import Unavailable
 from runtime.ports import Event
@@ -49,11 +50,11 @@ async def cut_off(*members: RabbitMember, within_s: float = BACK_S) -> None:
 
 
 def links(*members: RabbitMember) -> list[Link]:
-    return [link for member in members for link in (member.broker._work, member.broker._control)]
+    return [one for member in members for one in (member.broker._work, member.broker._control)]
 
 
 def generations(*members: RabbitMember) -> list[int]:
-    return [link.generation for link in links(*members)]
+    return [one.generation for one in links(*members)]
 
 
 async def refused_within(sending: Awaitable[None], seconds: float) -> str:
@@ -62,6 +63,19 @@ async def refused_within(sending: Awaitable[None], seconds: float) -> str:
         await sending
     assert time.monotonic() - started_s < seconds
     return str(refused.value)
+
+
+def count_calls(patch: pytest.MonkeyPatch, owner: type, name: str) -> Callable[[], int]:
+    """How often this property is looked at from now on."""
+    number = 0
+
+    def counting(self: object, read: property = getattr(owner, name)) -> object:  # noqa: B008
+        nonlocal number
+        number += 1
+        return read.__get__(self)
+
+    patch.setattr(owner, name, property(counting))
+    return lambda: number
 
 
 async def _stop_app(server: RabbitServer) -> None:
@@ -126,20 +140,23 @@ async def test_it_is_away_at_first(world: RabbitWorld, server: RabbitServer) -> 
 
 
 async def test_an_alarm_blocks_sending_and_nobody_reconnects(
-    world: RabbitWorld, server: RabbitServer
+    world: RabbitWorld, server: RabbitServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = await two(world)
     await asyncio.to_thread(server.alarm, True)
     await cut_off(a, b)
-    await until(lambda: all(link._session and link._session.blocked for link in links(a, b)))
+    await until(lambda: all(one._session and one._session.blocked for one in links(a, b)))
     for sending in (
         a.broker.offer(b.incarnation, offer(1)),
         a.broker.tell(b.incarnation, Credit(1, ())),
         a.broker.broadcast(Credit(1, ())),
     ):
         assert "alarm" in await refused_within(sending, 0.5)
-    began_s = time.monotonic()  # longer than it takes to be called deaf
-    await until(lambda: time.monotonic() - began_s > 5)
+    with monkeypatch.context() as patch:  # long enough to be called deaf
+        patch.setattr(echo, "BACK_WITHIN_S", 0.1)
+        patch.setattr(link, "_LOOK_S", 0.05)
+        looks = count_calls(patch, Session, "blocked")
+        await until(lambda: looks() > 100)
     assert generations(a, b) == [1, 1, 1, 1]
     await asyncio.to_thread(server.alarm, False)
     await reachable(a, b)
@@ -153,7 +170,7 @@ async def test_it_is_frozen(world: RabbitWorld, server: RabbitServer) -> None:
     await refused_within(a.broker.offer(b.incarnation, offer(1)), 2.5)
     await refused_within(a.broker.broadcast(Credit(1, ())), 2.5)
     await cut_off(a, b, within_s=8)
-    await until(lambda: all(link._session is None for link in links(a, b)))
+    await until(lambda: all(one._session is None for one in links(a, b)))
     await refused_within(a.broker.offer(b.incarnation, offer(1)), 0.5)
     server.thaw()
     await reachable(a, b)
@@ -209,11 +226,11 @@ async def test_the_exchange_of_events_is_deleted(world: RabbitWorld) -> None:
 @pytest.mark.parametrize("which", [0, 1], ids=["work", "control"])
 async def test_a_deaf_consumer_is_replaced(world: RabbitWorld, which: int) -> None:
     a, b = await two(world)
-    link = links(b)[which]
-    assert link._session is not None
-    await link._session._consuming.basic_cancel(link._session._consumer)  # in silence
+    deaf = links(b)[which]
+    assert deaf._session is not None
+    await deaf._session._consuming.basic_cancel(deaf._session._consumer)  # in silence
     await cut_off(b, within_s=8)
-    await until(lambda: link.generation == 2, 5)
+    await until(lambda: deaf.generation == 2, 5)
     await reachable(a, b)
     await talk(a, b)
 
