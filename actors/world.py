@@ -58,7 +58,6 @@ class World:
     coordinator: Coordinator | None = None  # None: a node by itself, as in a Harness
     broker: Broker | None = None  # None: others are found through the record only
     heartbeat_s: float = 1.0
-    events: str = "final"  # which states are told to other services: final, all, off
     sources: tuple[str, ...] = ()  # modules or files that child processes load handlers from
     tags: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from runtime.adapters.etcd import parse as parse_etcd_url
 from runtime.errors import SettingsError
 
 Parse = Callable[[str], Any]
@@ -101,6 +102,14 @@ def _url(*schemes: str) -> Parse:
     return parse
 
 
+def _etcd_url(value: str) -> str:
+    try:
+        parse_etcd_url(value)
+    except ValueError as wrong:  # it never repeats a user or a password
+        raise ValueError(f"a URL of etcd: {wrong}") from None
+    return value
+
+
 def _number(least: float, most: float) -> Parse:
     def parse(value: str) -> float:
         number = float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else -1.0
@@ -125,12 +134,12 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "AMQP_URL",
         _url("amqp", "amqps"),
         None,
-        "RabbitMQ 3.10 or newer, amqp://user:password@host:5672/vhost; default: nodes talk through PostgreSQL",
+        "RabbitMQ, amqp://user:password@host:5672/vhost; not used by this version yet",
         secret=True,
     ),
     Setting(
         "ETCD_URL",
-        _url("http", "https"),
+        _etcd_url,
         None,
         "etcd for the list of members, http(s)://[user:password@]host:2379[,host:2379…][?ca=…&cert=…&key=…]; "
         "default: it is in PostgreSQL",
@@ -161,12 +170,6 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     ),
     Setting("RETENTION_S", _seconds(1, 10 * 365 * 86400), 7 * 86400.0, "how long finished tasks are kept"),
     Setting("KEYS_S", _seconds(0, 10 * 365 * 86400), 86400.0, "idempotency keys are kept at least this long"),
-    Setting(
-        "EVENTS",
-        _one_of("final", "all", "off"),
-        "final",
-        "which states are told to the exchange noria.events",
-    ),
     Setting("DATA_DIR", _text, ".noria", "folder of the embedded PostgreSQL (noria dev)"),
     Setting("LOG_LEVEL", _one_of("debug", "info", "warning", "error"), "info", "what is logged"),
     Setting("LOG_FORMAT", _one_of("text", "json"), "text", "how it is logged"),
@@ -196,7 +199,6 @@ class Settings:
     max_backlog: int | None = None
     retention_s: float = 7 * 86400.0
     keys_s: float = 86400.0
-    events: str = "final"
     data_dir: str = ".noria"
     log_level: str = "info"
     log_format: str = "text"

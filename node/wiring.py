@@ -97,6 +97,8 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
     registry = Registry.load(settings.handlers) if settings.handlers else Registry()
     for note in registry.notes:
         log.warning("%s", note)
+    if settings.amqp_url is not None:
+        log.warning("NORIA_AMQP_URL is set, but this version does not use RabbitMQ yet")
     async with AsyncExitStack() as stack:
         await migrate(settings.postgres_dsn)
         store = await stack.enter_async_context(PostgresStore.open(settings.postgres_dsn))

@@ -41,11 +41,12 @@ class Reporter:
         if cluster.alone:
             self.claimed(claims, via="pull")
             return
-        mine = [claim for claim in claims if cluster.is_mine(bands[claim.band], claim.slot)]
+        mine: list[Claim] = []
+        stolen: list[Claim] = []
+        for claim in claims:
+            (mine if cluster.is_mine(bands[claim.band], claim.slot) else stolen).append(claim)
         self.claimed(mine, via="pull")
-        if len(mine) < len(claims):
-            kept = set(map(id, mine))
-            self.claimed([claim for claim in claims if id(claim) not in kept], via="steal")
+        self.claimed(stolen, via="steal")
 
     def started(self, run: Run) -> None:
         """Starts are told only while somebody follows: twice the events would be kept half as long."""
