@@ -40,7 +40,7 @@ class Pool:
         self._queue: deque[Run] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
-        self._active: set[Run] = set()
+        self._active: dict[Run, None] = {}  # in the order they began: a set of objects has another one in each run
         self._spreading = 0  # how many workers the next turn of the loop wakes; 0: none
         self._closed = False
 
@@ -95,7 +95,7 @@ class Pool:
 
     def _abandon(self, run: Run) -> None:
         run.abandoned = True
-        self._active.discard(run)
+        self._active.pop(run, None)
         if run.worker is not None:
             self._workers.discard(run.worker)
         self._abandoned(run)
@@ -139,14 +139,14 @@ class Pool:
             run.worker = worker
             run.started_s = self._now_s()
             run.deadline_s = run.started_s + run.claim.timeout_s
-            self._active.add(run)
+            self._active[run] = None
             if run.handler is not last:
                 last = run.handler
                 worker.set_name(f"handler {last.name}")  # what the watchdog names when the loop stands still
             move = await self._execute(run)
             if run.abandoned:
                 return
-            self._active.discard(run)
+            self._active.pop(run, None)
             self._ended(run, move)
             if self._closed:
                 return
