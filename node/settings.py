@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from runtime.adapters.etcd import parse as parse_etcd_url
 from runtime.errors import SettingsError
 
 Parse = Callable[[str], Any]
@@ -103,8 +102,10 @@ def _url(*schemes: str) -> Parse:
 
 
 def _etcd_url(value: str) -> str:
+    from runtime.adapters.etcd import parse  # noqa: PLC0415 - not needed for --help
+
     try:
-        parse_etcd_url(value)
+        parse(value)
     except ValueError as wrong:  # it never repeats a user or a password
         raise ValueError(f"a URL of etcd: {wrong}") from None
     return value

@@ -7,7 +7,6 @@ reverse.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
@@ -213,7 +212,8 @@ def _exit_without_threads(code: int) -> None:
 
 
 async def run_node(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT, then drain; a second signal ends at once. Returns the exit code."""
+    """Run until SIGTERM, SIGINT or SIGHUP, then drain; a second SIGTERM or SIGINT ends at once. Returns the exit
+    code."""
     logs.set_up(settings.log_level, settings.log_format)
     install_log_context()
     stop = _stop_signal()
@@ -230,8 +230,10 @@ async def run_node(settings: Settings) -> int:
             log.critical("the node's actors failed for good: %s", node.system.failed.result())
             return EXIT_FAILED
         log.info("draining for at most %g s; a second signal ends at once", settings.drain_s)
-        with contextlib.suppress(NoriaError):
+        try:
             await node.drain(settings.drain_s)
+        except NoriaError as failed:
+            log.warning("the drain did not come to its end, what runs here is taken over: %r", failed)
     return EXIT_DONE
 
 
@@ -255,6 +257,8 @@ def _stop_signal() -> asyncio.Event:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        loop.add_signal_handler(signal.SIGHUP, stop.set)  # terminal or parent gone: may come more than once
     return stop
 
 

@@ -2,7 +2,7 @@
 PostgreSQL of one's own.
 
 The process that was started only watches; the node is its child. SIGTERM drains the child and ends with its
-exit code. If the watching process is killed, the child gets SIGTERM and drains as well.
+exit code. If the watching process is killed, the child gets SIGHUP and drains as well.
 """
 
 from __future__ import annotations
@@ -64,4 +64,4 @@ class Reloaded:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _start(self) -> Child:
-        return spawn(_COMMAND, end_signal=signal.SIGTERM, env=self._environment, errors=None)
+        return spawn(_COMMAND, end_signal=signal.SIGHUP, env=self._environment, errors=None)

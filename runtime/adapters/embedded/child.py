@@ -50,7 +50,8 @@ def spawn(
 ) -> Child:
     """Start `command` (first word an absolute path) in a session of its own, so that Ctrl-C reaches only us.
 
-    `end_signal` is what it gets when this process ends without having stopped it. `output` takes stdout,
+    `end_signal` is what it gets when this process ends without having stopped it; more than once, where this process
+    had several threads. `output` takes stdout,
     `errors` stderr. `watch` chooses the watcher process over the kernel's parent-death signal.
     """
     who = identity or Identity()

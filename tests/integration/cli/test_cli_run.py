@@ -70,6 +70,18 @@ def test_a_node_serves_until_sigterm_and_ends_with_0(pg_dsn_empty: str, tmp_path
         assert "Traceback" not in process.output
 
 
+def test_a_hangup_drains_however_often_it_comes(pg_dsn_empty: str, tmp_path: Path) -> None:
+    """Linux tells the end of a parent with several threads more than once."""
+    with spawn_noria(
+        "node", write(tmp_path), "--http-port", "0", env={"NORIA_POSTGRES_DSN": pg_dsn_empty}, cwd=tmp_path
+    ) as process:
+        process.wait_line("serves")
+        for _ in range(5):
+            process.signal(signal.SIGHUP)
+        process.wait_line("drained: 0 attempts ended")
+        assert process.wait_exit() == 0
+
+
 def test_a_node_tells_everything_that_is_wrong_with_its_settings(process: Run) -> None:
     done = process("node", "--concurrency", "0", "--lease-s", "soon", NORIA_HTTP_PORT="x", NORIA_NONSENSE="1")
     assert done.code == 2
