@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import signal
 from pathlib import Path
@@ -14,7 +16,7 @@ from blockbuster import BlockBuster
 from tests.support import rabbitmq_server, services
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # What runs before a node serves anybody, or beside it, may read files where it stands.
 _MAY_BLOCK: Final = ("runtime/adapters/embedded/", "runtime/adapters/postgres/migrate.py", "node/dev/")
@@ -112,6 +114,22 @@ def pg_each_dsn(request: pytest.FixtureRequest) -> Iterator[str]:
     server: services.PostgresServer = request.getfixturevalue(request.param)
     with server.database(migrated=True) as dsn:
         yield dsn
+
+
+@pytest.fixture(scope="session")
+def grpc_engine() -> Iterator[None]:
+    """Keeps gRPC's poller thread for the session. Else it is joined, which blocks, whenever the last channel happens
+    to be collected: in the middle of any test."""
+    import grpc.aio  # 30 MB, for those who need it
+
+    async def call(function: Callable[[], None]) -> None:
+        function()
+
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:  # leaves the thread's loop alone
+        runner.run(call(grpc.aio.init_grpc_aio))
+        yield
+        gc.collect()
+        runner.run(call(grpc.aio.shutdown_grpc_aio))
 
 
 @pytest.fixture(scope="session")

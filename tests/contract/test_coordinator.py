@@ -110,7 +110,7 @@ class EtcdRig(Rig):
 
 
 @pytest.fixture(scope="module")
-def etcd_server() -> Iterator[EtcdCluster]:
+def etcd_server(grpc_engine: None) -> Iterator[EtcdCluster]:
     with etcd() as cluster:
         yield cluster
 

@@ -310,10 +310,9 @@ def test_several_nodes_without_a_name_are_numbered_and_told_of_broker_and_etcd(d
             "node-2",
             "node-3",
         ]
-        pids = re.findall(r"^stub (\S+) start \d pid (\d+)", process.output, re.MULTILINE)
-        assert {name for name, _ in pids} == {"node-1", "node-2", "node-3"}
-        for _, pid in pids:
-            inherited = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        for name in ("node-1", "node-2", "node-3"):
+            started = process.wait_line(rf"^stub {name} start \d pid (\d+)")
+            inherited = Path(f"/proc/{started[1]}/environ").read_text().split("\0")
             assert {f"{name}={url}" for name, url in services.items()} <= set(inherited)
         assert interrupt(process) == 0
 

@@ -26,6 +26,9 @@ SLACK_S: Final = 0.5
 ELECTION_S: Final = 15.0  # it takes 1 or 2 s where nobody else needs the machine
 
 
+pytestmark = pytest.mark.usefixtures("grpc_engine")
+
+
 @pytest.fixture
 def cluster() -> Iterator[EtcdCluster]:
     with etcd(3) as three:

@@ -32,6 +32,9 @@ MINE: Final = View(number=1, by=1, reason="mine")
 THEIRS: Final = View(number=1, by=2, reason="theirs")
 
 
+pytestmark = pytest.mark.usefixtures("grpc_engine")
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[EtcdCluster]:
     with etcd() as one:

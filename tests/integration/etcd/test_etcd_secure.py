@@ -28,6 +28,9 @@ ANSWER_S: Final = 2.0
 SLACK_S: Final = 0.5
 
 
+pytestmark = pytest.mark.usefixtures("grpc_engine")
+
+
 @pytest.fixture
 def server() -> Iterator[EtcdCluster]:
     with etcd() as one:
