@@ -40,7 +40,9 @@ class Pool:
         self._queue: deque[Run] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
-        self._active: dict[Run, None] = {}  # in the order they began: a set of objects has another one in each run
+        self._active: dict[
+            Run, None
+        ] = {}  # in the order they began: a set of objects has another one in each run
         self._spreading = 0  # how many workers the next turn of the loop wakes; 0: none
         self._closed = False
 
