@@ -41,6 +41,9 @@ async def main() -> None:
         sys.exit(2)
     dsn = os.environ["NORIA_POSTGRES_DSN"]
     connection = await asyncpg.connect(dsn)
+    await connection.execute(
+        "SELECT pg_advisory_lock(1)"
+    )  # IF NOT EXISTS is no guard against another node's CREATE
     await connection.execute("CREATE TABLE IF NOT EXISTS starts (n int)")
     await connection.execute("INSERT INTO starts VALUES (1)")
     starts = await connection.fetchval("SELECT count(*) FROM starts")
