@@ -92,8 +92,8 @@ class _Checked:
 
 
 Errors = list[tuple[str, str]]
-# (band, handler, slot) -> incarnation that starts it at once, or None
-Birth = Callable[[int, HandlerDef, int], int | None]
+# (band, handler, slot, preferred tags) -> incarnation that starts it at once, or None
+Birth = Callable[[int, HandlerDef, int, tuple[str, ...]], int | None]
 
 
 class Intake:
@@ -149,7 +149,7 @@ class Intake:
         immediate = not spec.delay_s and spec.run_at is None and spec.expires_at is None
         born_on = None
         if birth is not None and immediate and isinstance(one.handler, HandlerDef):
-            born_on = birth(band, one.handler, slot)
+            born_on = birth(band, one.handler, slot, spec.prefers)
         return Prepared(_new_task(one, band, task_id, slot, born_on), one.args)
 
     def _check_all(self, specs: Sequence[TaskSpec]) -> list[_Checked]:

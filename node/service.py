@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Final, cast
@@ -23,6 +23,7 @@ from node.http.cluster import Load
 from node.http.service import Submitted
 from node.http.stats import counted
 from node.waiting import waits_for
+from runtime.core.messages import CancelRequested
 from runtime.core.task import State, TaskView
 from runtime.core.view import View
 from runtime.errors import AskError, AskTimeout, Unavailable
@@ -83,7 +84,17 @@ class NodeService:
         view = await self.store.cancel(task_id)
         if view.state is State.RUNNING:
             self._actors.executor.tell(CancelRun(task_id))
+            await self._tell_runner(view)
         return view
+
+    async def _tell_runner(self, view: TaskView) -> None:
+        """Another node may run it; what is not told, it reads from the record within a second."""
+        cluster, broker = self._world.cluster, self._world.broker
+        runner = cluster.running_on(view.node)
+        if broker is None or runner is None or runner.incarnation == cluster.incarnation:
+            return
+        with suppress(Unavailable):
+            await broker.tell(runner.incarnation, CancelRequested(view.id, view.attempt))
 
     async def retry(self, task_id: UUID) -> TaskView:
         view = await self.store.replay(task_id)

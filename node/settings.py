@@ -135,7 +135,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "AMQP_URL",
         _url("amqp", "amqps"),
         None,
-        "RabbitMQ, amqp://user:password@host:5672/vhost; not used by this version yet",
+        "RabbitMQ, amqp://user:password@host:5672/vhost; default: nodes find work in PostgreSQL",
         secret=True,
     ),
     Setting(

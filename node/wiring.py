@@ -45,6 +45,7 @@ from runtime.adapters.etcd import open_coordinator
 from runtime.adapters.postgres.lease import open_lease
 from runtime.adapters.postgres.migrate import migrate
 from runtime.adapters.postgres.store import PostgresStore
+from runtime.adapters.rabbitmq import open_broker
 from runtime.adapters.telemetry import PrometheusTelemetry
 from runtime.errors import IncarnationDead, NoriaError
 from runtime.kernel.actor import Ref
@@ -52,7 +53,7 @@ from runtime.kernel.clock import SystemClock
 from runtime.kernel.supervision import ChildSpec
 from runtime.kernel.system import ActorSystem
 from runtime.kernel.watchdog import Watchdog
-from runtime.ports import Coordinator
+from runtime.ports import Broker, Coordinator
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +97,6 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
     registry = Registry.load(settings.handlers) if settings.handlers else Registry()
     for note in registry.notes:
         log.warning("%s", note)
-    if settings.amqp_url is not None:
-        log.warning("NORIA_AMQP_URL is set, but this version does not use RabbitMQ yet")
     async with AsyncExitStack() as stack:
         await migrate(settings.postgres_dsn)
         store = await stack.enter_async_context(PostgresStore.open(settings.postgres_dsn))
@@ -149,6 +148,11 @@ async def _join(
     if settings.etcd_url is not None:
         coordinator = await stack.enter_async_context(open_coordinator(settings.etcd_url))
     incarnation = await store.join(settings.node_name, settings.lease_s, about)
+    broker: Broker | None = None
+    if settings.amqp_url is not None:
+        broker = await stack.enter_async_context(
+            open_broker(settings.amqp_url, incarnation, telemetry, random.random)
+        )
     clock = SystemClock(time.monotonic)  # a loop's own time may stand still within one of its turns
     limits = Limits(settings.concurrency, settings.threads, settings.cpu_processes)
     return World(
@@ -166,6 +170,7 @@ async def _join(
         incarnation=incarnation,
         cluster=Cluster(incarnation, registry.names),
         coordinator=coordinator,
+        broker=broker,
         heartbeat_s=settings.heartbeat_s,
         lease_s=settings.lease_s,
         sources=registry.loaded_from,

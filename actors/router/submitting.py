@@ -30,10 +30,10 @@ async def submit(
     # an owner that cannot be told would find it a second later: better started here at once
     anywhere = cluster.alone or broker is None or not broker.reachable
 
-    def birth(band: int, handler: HandlerDef, slot: int) -> int | None:
+    def birth(band: int, handler: HandlerDef, slot: int, prefers: tuple[str, ...]) -> int | None:
         if band not in served:
             served[band] = world.serves(world.bands[band]) is not None
-        if not served[band] or not (anywhere or cluster.is_mine(world.bands[band], slot)):
+        if not served[band] or not (anywhere or cluster.is_mine(world.bands[band], slot, prefers)):
             return None
         return world.incarnation if world.capacity.reserve(band, handler) else None
 

@@ -78,7 +78,7 @@ async def test_a_task_for_others_is_prepared_from_what_they_published(scene: Sce
     births: list[int] = []
     prepared = await scene.intake.prepare(
         [to_there(url="x"), TaskSpec(handler="here", payload={"a": 1})],
-        lambda band, _handler, _slot: births.append(band) or 5,  # type: ignore[func-returns-value]  # None, then 5
+        lambda band, _handler, _slot, _prefers: births.append(band) or 5,  # type: ignore[func-returns-value]  # None, then 5
     )
     foreign, own = prepared
     assert (foreign.task.payload, foreign.args, foreign.task.born_on) == (b'{"url":"x"}', {}, None)
