@@ -64,7 +64,7 @@ class EventLog:
         self._wall = wall
         self._kept: deque[tuple[datetime, News]] = deque(maxlen=keep)
         self._next = 1
-        self._readers: set[asyncio.Event] = set()
+        self._readers: dict[asyncio.Event, bool] = {}  # and whether it wants to hear of starts
 
     def publish(
         self,
@@ -86,37 +86,50 @@ class EventLog:
             reader.set()
 
     @property
-    def is_read(self) -> bool:
-        """Whether anybody follows the log now."""
-        return bool(self._readers)
+    def wants_starts(self) -> bool:
+        """Whether anybody follows the log who wants to hear of starts."""
+        return any(self._readers.values())
+
+    @property
+    def newest(self) -> int:
+        """The last sequence number; 0 before the first."""
+        return self._next - 1
 
     @contextmanager
     def subscribe(self, after: int | None = None) -> Iterator[AsyncIterator[TaskEvent | Gap]]:
         """Events after that sequence number (None: from now on), then live ones, without end."""
-        news = asyncio.Event()
-        self._readers.add(news)
-        try:
-            newest = self._next - 1  # a greater number is of an earlier start of this node
-            yield self._read(newest if after is None else min(after, newest), news)
-        finally:
-            self._readers.discard(news)
+        with self.subscribe_batches(after) as batches:
+            yield (event async for batch in batches for event in batch)
 
-    async def _read(self, position: int, news: asyncio.Event) -> AsyncIterator[TaskEvent | Gap]:
+    @contextmanager
+    def subscribe_batches(
+        self, after: int | None = None, *, starts: bool = True
+    ) -> Iterator[AsyncIterator[Sequence[TaskEvent | Gap]]]:
+        """The same, as many at once as there are (500 at most); a gap comes alone."""
+        news = asyncio.Event()
+        self._readers[news] = starts
+        try:  # a greater number is of an earlier start of this node
+            yield self._read(self.newest if after is None else min(after, self.newest), news)
+        finally:
+            del self._readers[news]
+
+    async def _read(self, position: int, news: asyncio.Event) -> AsyncIterator[Sequence[TaskEvent | Gap]]:
         while True:
             news.clear()
             oldest = self._next - len(self._kept)
             if position + 1 < oldest:
-                yield Gap(oldest - 1 - position)
+                yield [Gap(oldest - 1 - position)]
                 position = oldest - 1
-            for event in self._slice(position + 1):
-                yield event
-                position = event.sequence
-            if position == self._next - 1:
+            if batch := self.since(position):
+                yield batch
+                position = batch[-1].sequence
+            if position == self.newest:
                 await news.wait()
 
-    def _slice(self, start: int, limit: int = 500) -> list[TaskEvent]:
+    def since(self, sequence: int, limit: int = 500) -> list[TaskEvent]:
+        """Those after it that are still kept, the oldest first, as many as that."""
         oldest = self._next - len(self._kept)
-        first = start - oldest
+        first = max(0, sequence + 1 - oldest)
         last = min(len(self._kept), first + limit)
         return [
             TaskEvent(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from actors.activity import News
 from actors.executor.messages import SuspectsWait, Waits
 from actors.world import World
 from runtime.core import decisions
@@ -59,7 +60,7 @@ class Janitor(Behavior[Round]):
     async def _clean(self) -> None:
         try:
             await self._repair()
-            await self._world.store.expire(_BATCH_MAX)
+            await self._expire()
             if self._world.clock.now_s() >= self._census_at_s:
                 await self._count()
             if self._round % _FORGET_EVERY == _FORGET_EVERY - 1:
@@ -86,9 +87,20 @@ class Janitor(Behavior[Round]):
     ) -> None:
         repaired: set[int] = set()
         suspects: set[int] = set()
+        dead: list[News] = []
         for orphan, settlement, verdict in zip(orphans, settlements, verdicts, strict=True):
-            if verdict is Verdict.COMMITTED and isinstance(settlement.move, Requeue):
-                (suspects if settlement.move.suspect else repaired).add(orphan.band)
+            move = settlement.move
+            if verdict is not Verdict.COMMITTED:
+                continue
+            if isinstance(move, Requeue):
+                (suspects if move.suspect else repaired).add(orphan.band)
+            elif (band := self._world.bands.get(orphan.band)) is not None:
+                error_type = move.error.type if move.error else None
+                self._world.telemetry.count(
+                    "tasks_finished_total", handler=band.handler, outcome=move.status.state.value
+                )
+                dead.append((orphan.id, band.handler, move.status.state, orphan.attempt, error_type, None))
+        self._world.activity.events.publish_all(dead)
         log.info(
             "%d attempts of dead incarnations were repaired", sum(v is Verdict.COMMITTED for v in verdicts)
         )
@@ -97,6 +109,13 @@ class Janitor(Behavior[Round]):
             self._hint(Waits(frozenset(repaired)))
         if suspects:
             self._hint(SuspectsWait(frozenset(suspects)))
+
+    async def _expire(self) -> None:
+        if expired := await self._world.store.expire(_BATCH_MAX):
+            self._world.activity.events.publish_all([
+                (view.id, view.handler, view.state, view.attempt, view.error.type if view.error else None, None)
+                for view in await self._world.store.get_many(expired)
+            ])  # fmt: skip
 
     async def _count(self) -> None:
         began_s = self._world.clock.now_s()

@@ -12,7 +12,9 @@ from actors.bands import Bands
 from actors.cluster import Cluster
 from actors.executor.capacity import Capacity
 from actors.intake import Intake
+from actors.publishing import Told
 from runtime.core.task import Band
+from runtime.core.versions import may_serve
 from runtime.kernel.clock import Clock
 from runtime.ports import Broker, Coordinator, Store, Telemetry
 
@@ -57,6 +59,7 @@ class World:
     cluster: Cluster
     coordinator: Coordinator | None = None  # None: a node by itself, as in a Harness
     broker: Broker | None = None  # None: others are found through the record only
+    events: Told = Told.FINAL  # what other services hear of, through the broker
     heartbeat_s: float = 1.0
     sources: tuple[str, ...] = ()  # modules or files that child processes load handlers from
     tags: frozenset[str] = frozenset()
@@ -64,6 +67,9 @@ class World:
     keeping: Keeping = field(default_factory=Keeping)
 
     def serves(self, band: Band) -> HandlerDef | None:
-        """The handler of a band, when this node may run it: loaded, and all required tags borne."""
+        """The handler of a band, when this node may run it: loaded in a version that may bind it, and all tags borne."""
         handler = self.registry.get(band.handler)
-        return handler if handler is not None and self.tags.issuperset(band.requires) else None
+        if handler is None or self.tags.issuperset(band.requires):
+            return handler
+        version = handler.entry().digest
+        return handler if may_serve(band.requires, self.tags, version, self.incarnation) else None

@@ -85,6 +85,8 @@ class NodeService:
         if view.state is State.RUNNING:
             self._actors.executor.tell(CancelRun(task_id))
             await self._tell_runner(view)
+        elif view.state is State.CANCELLED:
+            self._world.activity.events.publish(view.id, view.handler, view.state, view.attempt)
         return view
 
     async def _tell_runner(self, view: TaskView) -> None:

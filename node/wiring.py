@@ -31,6 +31,7 @@ from actors.catalog import Published
 from actors.cluster import Cluster
 from actors.executor.capacity import Capacity
 from actors.intake import Intake
+from actors.publishing import Told
 from actors.supervisor.messages import DrainNode, GetActors, JoinCluster
 from actors.supervisor.messages import Message as SupervisorMessage
 from actors.supervisor.supervisor import Supervisor
@@ -171,6 +172,7 @@ async def _join(
         cluster=Cluster(incarnation, registry.names),
         coordinator=coordinator,
         broker=broker,
+        events=Told(settings.events),
         heartbeat_s=settings.heartbeat_s,
         lease_s=settings.lease_s,
         sources=registry.loaded_from,

@@ -49,8 +49,8 @@ class Reporter:
         self.claimed(stolen, via="steal")
 
     def started(self, run: Run) -> None:
-        """Starts are told only while somebody follows: twice the events would be kept half as long."""
-        if self._activity.events.is_read:
+        """Starts are told only while somebody wants them: twice the events would be kept half as long."""
+        if self._activity.events.wants_starts:
             self._activity.events.publish(run.claim.id, run.handler.name, State.RUNNING, run.claim.attempt)
 
     def settled(self, batch: Sequence[Settled]) -> None:

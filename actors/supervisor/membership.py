@@ -95,7 +95,9 @@ class Membership:
             sequence=self._sequence,
             lag_ms=self._late_s * 1000,
             table_hash=self._cluster.placement.hash,
-            credits=self._cluster.grant(),
+            credits=self._cluster.grant()
+            if world.broker.reachable
+            else (),  # deaf, it would claim none of them
             running=world.capacity.taken,
         )
         try:

@@ -17,6 +17,7 @@ from actors.executor.executor import Executor
 from actors.executor.messages import CancelRun, Drain, Drained, Offered, SuspectsWait, Waits
 from actors.executor.messages import Message as ExecutorMessage
 from actors.janitor import Janitor, Round
+from actors.publishing import Publishing, Told
 from actors.router.messages import AnswerAll, FromAfar, Route, TasksEnded
 from actors.router.messages import Message as RouterMessage
 from actors.router.router import Router
@@ -25,13 +26,15 @@ from actors.supervisor.messages import Actors, Beat, DrainNode, GetActors, JoinC
 from actors.world import World
 from runtime.core import messages as wire
 from runtime.core.task import Census
+from runtime.core.versions import tags_in
 from runtime.errors import Unavailable
 from runtime.kernel.actor import ActorContext, Behavior, Ref
 from runtime.kernel.supervision import ChildSpec
-from runtime.ports import Delivery
+from runtime.ports import Broker, Delivery
 
 log = logging.getLogger(__name__)
 
+_LAST_EVENTS_S: Final = 1.0
 _SETTLE_S: Final = 8.0  # beyond the drain's own time: for bodies that do not stop, and the last commits
 
 
@@ -41,6 +44,7 @@ class Supervisor(Behavior[Message]):
     def __init__(self, world: World, leave: Callable[[], object] = lambda: None) -> None:
         self._world = world
         self._actors: Actors | None = None
+        self._publishing: Publishing | None = None
         self._membership = None if world.coordinator is None else Membership(world, world.coordinator, leave)
 
     async def started(self, ctx: ActorContext[Message]) -> None:
@@ -58,9 +62,20 @@ class Supervisor(Behavior[Message]):
         self._detach = ctx.detach
         if world.broker is not None:
             world.broker.receive(self._on_offer, self._on_message)
+            self._publishing = self._begin_publishing(ctx, world.broker)
         if self._membership is not None:
             ctx.detach(self._membership.follow())
             ctx.self.tell(Beat())
+
+    def _begin_publishing(self, ctx: ActorContext[Message], broker: Broker) -> Publishing | None:
+        world = self._world
+        if world.events is Told.OFF:
+            return None
+        publishing = Publishing(
+            broker, world.activity, world.clock, world.telemetry, world.node, world.events
+        )
+        ctx.detach(publishing.run())
+        return publishing
 
     async def receive(self, ctx: ActorContext[Message], message: Message) -> None:
         match message:
@@ -141,7 +156,7 @@ class Supervisor(Behavior[Message]):
             band = bands.get(count.band)
             if band is not None:
                 lane = band.lane.name.lower()
-                ready[lane, band.handler, ",".join(band.requires)] += count.ready
+                ready[lane, band.handler, ",".join(tags_in(band.requires))] += count.ready
                 scheduled[band.handler] += count.scheduled
                 oldest[lane, band.handler] = max(oldest.get((lane, band.handler), 0.0), count.oldest_due_s)
         for (lane, handler, requires), value in ready.items():
@@ -160,6 +175,8 @@ class Supervisor(Behavior[Message]):
             return await self._actors.executor.ask(Drain(within_s), timeout_s=within_s + _SETTLE_S)
         finally:
             await self._mark("left")  # also with a body that does not end: leaving is nobody's crash
+            if self._publishing is not None and not await self._publishing.caught_up(_LAST_EVENTS_S):
+                log.warning("not all events of this node were told: the broker is away")
 
     async def _mark(self, state: str) -> None:
         if self._membership is not None:

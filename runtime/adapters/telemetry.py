@@ -26,6 +26,8 @@ COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "abandoned_bodies_total": ("Bodies that did not stop and were ended without", ("handler",)),
     "dead_messages_total": ("Messages between actors that were dropped", ("reason", "actor")),
     "ring_mismatch_total": ("Heartbeats of members that have another slot table for the same view", ()),
+    "events_published_total": ("Changes of tasks told to other services", ()),
+    "events_lost_total": ("Changes of tasks that were never told, for the broker was away too long", ()),
     "http_requests_total": ("HTTP requests answered", ("route", "status")),
 }
 GAUGES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {

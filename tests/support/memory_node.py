@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from actors.supervisor.supervisor import Supervisor
 from actors.world import Limits, World
 from node.http.app import API, make_app
 from node.service import NodeService
+from runtime.adapters.memory.broker import MemoryBroker, MemoryExchange
 from runtime.adapters.memory.store import MemoryStore
 from runtime.adapters.memory.views import MemoryCoordinator, MemoryViews
 from runtime.adapters.telemetry import PrometheusTelemetry
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from runtime.ports import Coordinator, Store
 
 _LONG_S = 86_400.0
+_HEARTBEAT_S = 0.05  # with a broker
 
 
 @dataclass(slots=True)
@@ -72,9 +74,12 @@ async def memory_node(
     beside: MemoryNode | None = None,
     tags: tuple[str, ...] = (),
     weight: float = 1.0,
+    exchange: MemoryExchange | None = None,
 ) -> AsyncIterator[MemoryNode]:
     """A member of the cluster of the node `beside`, or of one of its own; it has its place in the ring when this is
-    entered. Asked to drain, it does, and goes on to answer. Build the registry before the loop runs: it reads files."""
+    entered. With an `exchange` it talks to the others there.
+
+    Asked to drain, it does, and goes on to answer. Build the registry before the loop runs: it reads files."""
     store = MemoryStore(lambda: datetime.now(UTC)) if beside is None else beside.store
     views = MemoryViews() if beside is None else beside.views
     about = {"tags": list(tags), "handlers": list(registry.names), "weight": weight}
@@ -86,6 +91,10 @@ async def memory_node(
             registry, store, MemoryCoordinator(views), resources,
             incarnation=incarnation, concurrency=concurrency, name=name, tags=tags,
         )  # fmt: skip
+        if exchange is not None:
+            broker = MemoryBroker(exchange, incarnation)
+            stack.callback(broker.close)
+            world = replace(world, broker=broker, heartbeat_s=_HEARTBEAT_S)
         system = await stack.enter_async_context(ActorSystem(world.clock))
         asked_to_drain = asyncio.Event()
         supervisor = await system.spawn(

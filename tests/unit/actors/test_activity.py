@@ -29,7 +29,19 @@ async def test_a_reader_gets_what_comes_and_what_it_asks_for() -> None:
         publish(log, 2)
         assert await read(live, 2) == [4, 5]
         assert await read(again, 4) == [2, 3, 4, 5]
-    assert not log.is_read
+    assert not log.wants_starts
+
+
+async def test_batches_hold_what_there_is_and_gaps_come_alone() -> None:
+    log = EventLog(lambda: NOW, keep=600)
+    with log.subscribe_batches(starts=False) as batches:
+        assert not log.wants_starts
+        publish(log, 550)
+        assert [len(await anext(batches)) for _ in range(2)] == [500, 50]
+        publish(log, 601)
+        assert await anext(batches) == [Gap(1)]
+        assert len(await anext(batches)) == 500
+        assert log.newest == 1151
 
 
 async def test_a_slow_reader_finds_a_gap_and_goes_on() -> None:

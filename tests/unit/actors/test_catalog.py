@@ -97,6 +97,30 @@ async def test_what_the_caller_says_wins_over_what_was_published(scene: Scene) -
     assert band.lane is Lane.LOW
 
 
+async def test_during_a_deploy_what_the_published_version_takes_is_accepted_for_it(scene: Scene) -> None:
+    @handler("here", timeout_s=7)
+    async def newer(ctx: Context, a: int, b: str) -> int:
+        return a
+
+    spec = TaskSpec(handler="here", payload={"a": 1, "b": "x"})
+    assert [pointer for pointer, _ in await scene.refused(spec)] == ["#/payload/b"], "one version: no deploy"
+    await scene.store.publish(Registry(newer).entries())
+    scene.now_s += 1
+    [prepared] = await scene.intake.prepare([spec], lambda *_: 5)
+    assert (prepared.task.payload, prepared.task.timeout_s) == (b'{"a":1,"b":"x"}', 7.0)
+    assert prepared.task.born_on is None, "this node cannot run it"
+    [own] = await scene.intake.prepare([TaskSpec(handler="here", payload={"a": 1})], lambda *_: 5)
+    assert (own.args, own.task.born_on, own.task.timeout_s) == ({"a": 1}, 5, 300.0)
+    wrong = TaskSpec(handler="here", payload={"a": 1, "b": 2})
+    assert [pointer for pointer, _ in await scene.refused(wrong)] == ["#/payload/b"]
+
+
+async def test_wrong_requests_read_the_catalog_once_a_second_at_most(scene: Scene) -> None:
+    for _ in range(20):
+        await scene.refused(TaskSpec(handler="here", payload={}))
+    assert scene.store.reads == 1
+
+
 async def test_a_child_may_be_for_others(scene: Scene) -> None:
     [prepared] = await scene.intake.prepare([spec_of(task(there, url="x", depth=2))])
     assert prepared.task.payload == b'{"url":"x","depth":2}'

@@ -343,14 +343,32 @@ async def test_progress_is_written_once_a_second_and_the_newest_wins() -> None:
         assert (running.progress.done, running.progress.message) == (2, "nearly")
 
 
-async def test_what_does_not_bind_here_is_left_to_others_later_and_later(
+FOREIGN = b'{"argument": "of another version"}'
+
+
+async def test_what_does_not_bind_here_is_left_to_other_versions_after_one_try() -> None:
+    async with Rig(picky) as rig:
+        [band] = await rig.world.bands.intern([BandKey("picky", Lane.MEDIUM)])
+        foreign = new_task(band, payload=FOREIGN)
+        await rig.store.accept([[foreign]])
+        await rig.advance(60)
+        view = await rig.store.get(foreign.id)
+        assert view is not None
+        assert (view.state, view.reason, view.failures) == (State.READY, Reason.RELEASED, 0)
+        assert (view.attempt, view.unbound, view.requires) == (1, True, ())
+        [released] = await rig.store.attempts(foreign.id)
+        assert released.error is not None
+        assert "argument" in released.error.message
+
+
+async def test_a_keyed_task_that_does_not_bind_here_stays_in_its_queue_later_and_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reminders: list[object] = []
     monkeypatch.setattr(Executor, "_on_due_later", lambda _self, items: reminders.append(items))
     async with Rig(picky) as rig:
-        [band] = await rig.world.bands.intern([BandKey("picky", Lane.MEDIUM)])
-        foreign = new_task(band, payload=b'{"argument": "of another version"}')
+        [band] = await rig.world.bands.intern([BandKey("picky", Lane.MEDIUM, keyed=True)])
+        foreign = new_task(band, payload=FOREIGN, actor_key="k", actor_type="picky")
         await rig.store.accept([[foreign]])
         for attempt in range(1, 5):
             await rig.settle()

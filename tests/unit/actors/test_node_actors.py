@@ -441,6 +441,30 @@ async def test_an_executor_that_failed_in_an_isolation_opens_again() -> None:
         assert ended.result == 2
 
 
+# -- what is told of ends that no body had -----------------------------------------------------------
+
+
+def told(rig: Rig) -> list[tuple[Any, State, str | None]]:
+    log = rig.world.activity.events
+    return [(event.id, event.state, event.error_type) for event in log.since(0)]
+
+
+async def test_dead_letters_of_repair_and_what_has_expired_are_told_of() -> None:
+    async with Rig(quick) as rig:
+        expiring = await rig.submit(task(quick).options(requires=["gpu"], expires_at=rig.at(5)))
+        poison = await rig.submit(task(quick).options(requires=["tpu"]))
+        await rig.advance(8)
+        assert told(rig) == [(expiring.id, State.CANCELLED, "Expired")]
+        band = next(band.id for band in rig.world.bands if band.requires == ("tpu",))
+        for name, waits in (("b", band), ("c", band), ("d", -band)):  # at last among the suspects
+            other = await rig.store.join(name, 1, {})
+            while not await rig.store.pull([Take(waits, 1)], other, alone=waits < 0):
+                await rig.advance(0.5)
+            await rig.advance(2.5)
+        assert told(rig)[1:] == [(poison.id, State.FAILED, "NodeCrashed")]
+        assert rig.counted("tasks_finished_total", "quick", "failed") == 1
+
+
 # -- retention --------------------------------------------------------------------------------------
 
 
