@@ -146,6 +146,12 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "default: it is in PostgreSQL",
         secret=True,
     ),
+    Setting(
+        "EVENTS",
+        _one_of("final", "all", "off"),
+        "final",
+        "which changes of tasks are published to RabbitMQ's exchange noria.events",
+    ),
     Setting("HANDLERS", _names, (), "modules, files or packages with handlers, separated by commas"),
     Setting("NODE_NAME", _node_name, None, "stable name of this node (default: the host's name)"),
     Setting("HTTP_HOST", _text, "127.0.0.1", "address to listen on"),
@@ -184,6 +190,7 @@ class Settings:
     postgres_dsn: str
     amqp_url: str | None = None
     etcd_url: str | None = None
+    events: str = "final"
     handlers: tuple[str, ...] = ()
     node_name: str = "node"
     http_host: str = "127.0.0.1"
