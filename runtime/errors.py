@@ -57,6 +57,10 @@ class WrongState(NoriaError):
         self.state = state
 
 
+class ObjectNotFound(NoriaError):
+    """Nothing lies under this key."""
+
+
 # -- try again later --------------------------------------------------------------------------------
 
 

@@ -7,7 +7,9 @@ the memory adapter and on the real thing (tests/contract).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import builtins
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -144,6 +146,10 @@ class TaskQueries(Protocol):
 
     async def census(self) -> Census: ...
 
+    async def results_in_use(self, attempts: Sequence[tuple[UUID, int]]) -> builtins.list[tuple[UUID, int]]:
+        """Those of (id, attempt) that run, or that committed an outcome whose result lies apart from the record."""
+        ...
+
 
 class Members(Protocol):
     """Leases: which incarnations are alive, by the record's own clock."""
@@ -204,6 +210,10 @@ class Store(TaskStore, TaskControl, TaskQueries, Members, Catalog, Protocol):
 
     async def now(self) -> datetime:
         """The record's clock; raises Unavailable when the record is away (used by readiness)."""
+        ...
+
+    async def identity(self) -> UUID:
+        """Of this record, from its first day on: what lies outside of it is kept under this name."""
         ...
 
 
@@ -276,6 +286,44 @@ class Broker(Protocol):
 
     async def publish(self, events: Sequence[Event]) -> None:
         """To other services. Raises Unavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectEntry:
+    """`age_s` since it was stored, by the clock of the store."""
+
+    key: str
+    size: int
+    age_s: float
+
+
+class Objects(Protocol):
+    """Bodies that are too large for the record, by key ([a-z0-9./-], no part begins with a dot)."""
+
+    async def put(self, key: str, body: bytes) -> None:
+        """Durable and whole once this returns, checked by a checksum on the way. The same key again replaces it."""
+        ...
+
+    def read(
+        self, key: str, start: int = 0, end: int | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The bytes from `start` to before `end`, in pieces of at most 1 MiB. Entering raises ObjectNotFound.
+
+        Unavailable may come in the midst of it too.
+        """
+        ...
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Those that are not there count as deleted."""
+        ...
+
+    async def list(self, after: str, limit: int) -> builtins.list[ObjectEntry]:
+        """In the order of keys, those greater than `after`; fewer than `limit` only at the end."""
+        ...
+
+    async def tidy(self, older_than_s: float) -> int:
+        """Remove what puts that never ended left behind; how many there were."""
         ...
 
 

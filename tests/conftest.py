@@ -14,6 +14,7 @@ import pytest
 from blockbuster import BlockBuster
 
 from tests.support import rabbitmq_server, services
+from tests.support import s3_server as s3_server_of_tests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,6 +47,8 @@ def blockbuster() -> BlockBuster:
     for name in ("os.stat", "io.BufferedReader.read", "io.TextIOWrapper.read"):
         # asyncpg looks for a .pgpass file whenever it connects, a few microseconds
         buster.functions[name].can_block_in("asyncpg/connect_utils.py", "_read_password_file")
+    for function in buster.functions.values():  # the library's models and certificates, before a node serves
+        function.can_block_in("runtime/adapters/objects/s3_client.py", "open_client")
     # with its last channel gRPC ends its thread and waits for it, less than a millisecond
     buster.functions["threading.Lock.acquire"].can_block_in("runtime/adapters/etcd/endpoints.py", "close")
     return buster
@@ -141,6 +144,16 @@ def rabbitmq() -> Iterator[rabbitmq_server.RabbitServer]:
         pytest.fail(str(exc), pytrace=False)
     with server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[s3_server_of_tests.S3Server]:
+    """The session's own S3 server; who breaks it starts it again."""
+    try:
+        with s3_server_of_tests.s3() as server:
+            yield server
+    except services.ServiceMissingError as exc:
+        pytest.fail(str(exc), pytrace=False)
 
 
 @pytest.fixture(scope="session")

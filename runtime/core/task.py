@@ -85,6 +85,22 @@ class Codec(IntEnum):
 
     JSON = 0
     BYTES = 1  # application/octet-stream
+    JSON_APART = 2  # stored is a core.objects.Reference: where the JSON lies
+    BYTES_APART = 3
+
+    @property
+    def is_apart(self) -> bool:
+        return self >= Codec.JSON_APART
+
+    @property
+    def apart(self) -> Codec:
+        """That of the reference to what this one reads."""
+        return self if self.is_apart else Codec(self + Codec.JSON_APART)
+
+    @property
+    def inner(self) -> Codec:
+        """That of the bytes themselves, wherever they lie."""
+        return Codec(self - Codec.JSON_APART) if self.is_apart else self
 
 
 class AttemptKind(IntEnum):
@@ -320,6 +336,7 @@ class Progress:
     total: float | None = None
     message: str = ""
 
+    result_waits: str = ""  # why the result of a body that has ended is not stored yet
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskView:

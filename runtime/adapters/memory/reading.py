@@ -209,6 +209,17 @@ class Reader:
         return list(islice((task_id for task_id in ids if self.matches(which, task_id)), max(limit, 0)))
 
     # -- counts --------------------------------------------------------------------------------------
+    def results_in_use(self, attempts: Sequence[tuple[UUID, int]]) -> list[tuple[UUID, int]]:
+        return [key for key in attempts if self._runs(*key) or self._ended_apart(*key)]
+
+    def _runs(self, task_id: UUID, attempt: int) -> bool:
+        row = self.tables.running.get(task_id)
+        return row is not None and row.attempt == attempt
+
+    def _ended_apart(self, task_id: UUID, attempt: int) -> bool:
+        row = self.tables.outcomes.get(task_id)
+        return row is not None and row.attempt == attempt and row.result_codec.is_apart
+
 
     def census(self) -> Census:
         tables = self.tables

@@ -8,6 +8,7 @@ survives the process.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
 
 from runtime.adapters.memory import accepting, control, working
 from runtime.adapters.memory.leases import Leases
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import builtins
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
-    from uuid import UUID
 
     from runtime.core.task import (
         Acceptance,
@@ -50,9 +50,13 @@ class MemoryStore:
         self._tables = Tables()
         self._leases = Leases()
         self._names = Names()
+        self._identity = uuid4()
 
     async def now(self) -> datetime:
         return self._now()
+
+    async def identity(self) -> UUID:
+        return self._identity
 
     # -- TaskStore -----------------------------------------------------------------------------------
 
@@ -159,6 +163,9 @@ class MemoryStore:
 
     async def census(self) -> Census:
         return self._reader().census()
+
+    async def results_in_use(self, attempts: Sequence[tuple[UUID, int]]) -> builtins.list[tuple[UUID, int]]:
+        return self._reader().results_in_use(attempts)
 
     # -- Members -------------------------------------------------------------------------------------
 

@@ -68,6 +68,9 @@ class Queries:
     scan_actor: Query
     scan_workflow: Query
     scan_ids: Query
+    # results.sql
+    identity: Query
+    results_in_use: Query
     # members.sql
     join: Query
     renew: Query

@@ -75,6 +75,11 @@ class Reading:
             succeeded_is_estimate=estimated,
         )
 
+    async def results_in_use(self, attempts: Sequence[tuple[UUID, int]]) -> builtins.list[tuple[UUID, int]]:
+        values = [task_id for task_id, _ in attempts], [attempt for _, attempt in attempts]
+        rows = await self._connections.read.fetch(SQL.results_in_use, *values, rows=len(attempts))
+        return [(uuid_of(row[0]), row[1]) for row in rows]
+
     async def _views(self, ids: Sequence[UUID], *, final_only: bool = False) -> builtins.list[TaskView]:
         unique = sorted(set(ids))
         if not unique:

@@ -76,8 +76,14 @@ def json_of_error(error: ErrorInfo | None) -> str | None:
 
 def json_of_progress(progress: Progress) -> str:
     """Never refused, or one message would keep all others of its batch from being seen."""
-    message = progress.message.replace("\0", "\ufffd").encode(errors="replace").decode()
-    return json_of({"done": progress.done, "total": progress.total, "message": message})
+    shown = {"done": progress.done, "total": progress.total, "message": _clean(progress.message)}
+    if progress.result_waits:
+        shown["result_waits"] = _clean(progress.result_waits)
+    return json_of(shown)
+
+
+def _clean(text: str) -> str:
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def _error(text: str | None) -> ErrorInfo | None:

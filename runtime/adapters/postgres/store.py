@@ -13,12 +13,14 @@ from runtime.adapters.postgres.members import Catalog, Members
 from runtime.adapters.postgres.migrate import NEWEST_SCHEMA, OLDEST_SCHEMA
 from runtime.adapters.postgres.queries import SQL
 from runtime.adapters.postgres.repairing import Repairing
+from runtime.adapters.postgres.rows import uuid_of
 from runtime.adapters.postgres.settling import Settling
 from runtime.adapters.postgres.views import PostgresCoordinator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import datetime
+    from uuid import UUID
 
 
 class PostgresStore(Accepting, Claiming, Settling, Repairing, Control, Members, Catalog):
@@ -52,3 +54,7 @@ class PostgresStore(Accepting, Claiming, Settling, Repairing, Control, Members, 
         [row] = await self._connections.read.fetch(SQL.now)
         instant: datetime = row["now"]
         return instant
+
+    async def identity(self) -> UUID:
+        [row] = await self._connections.read.fetch(SQL.identity)
+        return uuid_of(row[0])
