@@ -15,14 +15,17 @@ _REPEAT_S: Final = 0.1
 
 
 class Load:
-    """`clients` threads post to `node` in turn until the block ends; each answered task is counted."""
+    """`clients` threads post to the nodes in turn until the block ends, each task for as long as nobody has accepted
+    it; every answered request is counted."""
 
-    def __init__(self, *nodes: Node, clients: int = 3) -> None:
+    def __init__(self, *nodes: Node, clients: int = 3, pause_s: float = _PAUSE_S) -> None:
         self._nodes = nodes
+        self._pause_s = pause_s
         self._numbers = count()
         self._stop = threading.Event()
         self._news = threading.Condition()
         self._failure: BaseException | None = None
+        self._accepted = 0
         self.answers: list[Answer] = []
         self.unanswered: list[tuple[str, str]] = []  # (handler, key) whose client gave up at the end
         self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(clients)]
@@ -30,15 +33,13 @@ class Load:
     @property
     def accepted(self) -> int:
         with self._news:
-            return sum(answer.status in {200, 202} for answer in self.answers)
+            return self._accepted
 
     def wait_accepted(self, more: int, timeout_s: float = 30) -> None:
         """Until so many more have been answered 2xx from now on."""
         goal = self.accepted + more
         with self._news:
-            enough = self._news.wait_for(
-                lambda: sum(a.status in {200, 202} for a in self.answers) >= goal, timeout_s
-            )
+            enough = self._news.wait_for(lambda: self._accepted >= goal, timeout_s)
         assert enough, f"{self.accepted} of {goal} accepted; the last answers: {self.answers[-3:]}"
 
     def wait_answers(self, *, until_s: float) -> None:
@@ -52,21 +53,22 @@ class Load:
         try:
             while not self._stop.is_set():
                 number = next(self._numbers)
-                node = self._nodes[(number + client) % len(self._nodes)]
-                self._post(node, HANDLERS[number % len(HANDLERS)], f"load-{number}")
-                self._stop.wait(_PAUSE_S)
+                self._post(number + client, HANDLERS[number % len(HANDLERS)], f"load-{number}")
+                self._stop.wait(self._pause_s)
         except BaseException as failure:  # noqa: BLE001 - raised again where the block ends
             self._failure = failure
 
-    def _post(self, node: Node, handler: str, key: str) -> None:
-        """The same again until it is answered, as the contract says."""
+    def _post(self, first: int, handler: str, key: str) -> None:
+        """The same again, by the next node, until it is answered, as the contract says."""
         fields: dict[str, Any] = {} if handler == "quick" else {"name": key}
-        while True:
-            answer = node.post(handler, key=key, **fields)
+        for nth in count(first):
+            answer = self._nodes[nth % len(self._nodes)].post(handler, key=key, **fields)
+            accepted = answer.status in {200, 202}
             with self._news:
                 self.answers.append(answer)
+                self._accepted += accepted
                 self._news.notify_all()
-            if answer.status in {200, 202}:
+            if accepted:
                 return
             assert answer.status in {None, 503}, f"{handler} {key}: {answer}"
             if self._stop.wait(_REPEAT_S):

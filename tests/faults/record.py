@@ -18,6 +18,7 @@ import asyncpg
 
 from runtime.adapters.embedded import EmbeddedPostgres
 from runtime.adapters.embedded.orphans import server_processes
+from runtime.adapters.postgres.migrate import migrate
 from tests.support.processes import wait_until
 
 SMALL: Final = {"shared_buffers": "32MB", "max_connections": "80", "max_worker_processes": "2"}
@@ -35,9 +36,12 @@ class Record:
     # -- databases -----------------------------------------------------------------------------------
 
     def new_database(self) -> str:
-        """Its name; nodes migrate it."""
-        name = f"faults_{next(self._numbers)}"
+        """Its name; it has our tables. No two databases share an incarnation, for queues are named by it."""
+        number = next(self._numbers)
+        name = f"faults_{number}"
         self.sql("postgres", f"CREATE DATABASE {name} STRATEGY wal_log")
+        self._runner.run(migrate(self.dsn(name)))
+        self.sql(name, "SELECT setval('noria.incarnation_seq', $1)", number * 1000)
         return name
 
     def dsn(self, database: str) -> str:

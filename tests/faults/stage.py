@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from tests.support.history import Body
+from tests.support.events import Body
 
 T = TypeVar("T")
 
@@ -120,13 +120,14 @@ class Stage:
     def bodies(self) -> list[Body]:
         """For the history. Bodies that have not ended last until now."""
         now_s = time.monotonic()
+        to_unix_s = time.time() - now_s
         return [
             Body(
                 id=a.id,
                 attempt=a.attempt,
                 pid=a.pid,
-                started_s=a.started_s,
-                ended_s=now_s if a.ended_s is None else a.ended_s,
+                started_s=a.started_s + to_unix_s,
+                ended_s=(now_s if a.ended_s is None else a.ended_s) + to_unix_s,
                 returned=a.returned,
             )
             for a in self.seen()

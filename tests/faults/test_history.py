@@ -58,7 +58,7 @@ SOUND = History.of(
     [
         LOST, ASKED, AGAIN, Submission(key="n", request="b", status=503, retry_after=True),
         FIRST, SECOND, TASK, DONE, CRASHED,
-        Member(incarnation=1, node="a", state=DEAD, lease_s=6), Member(incarnation=2, node="a", state=1, lease_s=6),
+        Member(incarnation=1, node="a", state=DEAD, lease_s=6), Member(incarnation=2, node="a", state=1, lease_s=6, started_s=1),
         *VIEWS, *INSTALLS, KILL, Memory(incarnation=1, mib=90),
     ]
 )  # fmt: skip
@@ -166,6 +166,11 @@ def test_files_are_checked_by_hand(tmp_path: Path) -> None:
             ],
             installs=[],
         ),
+        replace(
+            SOUND,
+            attempts=[replace(CRASHED, incarnation=1, ended_s=19)],
+            members=[SOUND.members[0], replace(SOUND.members[1], started_s=11)],
+        ),  # nobody was there
     ],
 )
 def test_what_may_happen_passes(sound: History) -> None:

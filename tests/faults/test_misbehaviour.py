@@ -95,7 +95,7 @@ def test_a_commit_that_comes_late_is_refused_and_counted(shared: Rig, node: Node
         UUID(task_id),
         BURNS_CRASH,
     )
-    shared.kills += 2  # of nobody: the rows say so
+    shared.befall("nobody dies: the rows say so", processes=2).over()
     shared.stage.tell(body)
     node.process.wait_line(f"fenced: attempt 1 of {task_id} is not the newest")
     metrics = node.ask("GET", "/metrics").body.decode()

@@ -59,6 +59,6 @@ def test_a_process_of_a_handler_that_dies_takes_nobody_with_it(rig: Rig) -> None
     )
     assert "exited with code 3" in view["error"]["message"]
     assert {attempt["kind"] for attempt in node.attempts(poison)[:-1]} == {"crashed"}
-    rig.kills += MAX_CRASHES
+    rig.befall("a process of a handler dies", processes=MAX_CRASHES).over()
     rig.check()
     assert rig.outcome(neighbour)["attempt"] == 1

@@ -114,12 +114,14 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A lease, as it is in the end."""
+    """A lease, as it is in the end. `ended_s` None: it lives."""
 
     incarnation: int
     node: str
     state: int
     lease_s: float | None = None
+    started_s: float | None = None
+    ended_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -434,26 +434,33 @@ def _table_of(weights: tuple[tuple[str, float], ...]) -> Table:
 
 
 def _taken_over(history: History) -> Iterator[str]:
-    """Where no other fault is near: whoever takes over must have been well for a lease."""
+    """Where somebody was there to do it, for a lease and more, and no other fault is near."""
     leases = {member.incarnation: member.lease_s for member in history.members}
     for fault in history.faults:
         lease_s = leases.get(fault.incarnation or 0)
         if fault.kind not in {"kill", "die"} or lease_s is None:
             continue
+        from_s = fault.began_s - lease_s
         until_s = fault.began_s + lease_s + TAKEN_OVER_S + _TIMES_SLACK_S
-        near = fault.began_s - 2 * lease_s, until_s
-        if any(
-            other is not fault and other.ended_s > near[0] and other.began_s < near[1]
-            for other in history.faults
-        ):
+        if not _somebody(history, from_s, until_s) or _others(history, fault, from_s - lease_s, until_s):
             continue
-        late = [
-            one for one in history.attempts
-            if one.incarnation == fault.incarnation and one.ended_s is not None and one.ended_s > until_s
-        ]  # fmt: skip
-        for one in late:
-            assert one.ended_s is not None, "chosen above"
-            yield f"{one.id} of incarnation {fault.incarnation} after {one.ended_s - fault.began_s:.1f} s"
+        for one in history.attempts:
+            if one.incarnation == fault.incarnation and one.ended_s is not None and one.ended_s > until_s:
+                yield f"{one.id} of incarnation {fault.incarnation} after {one.ended_s - fault.began_s:.1f} s"
+
+
+def _somebody(history: History, from_s: float, until_s: float) -> bool:
+    """Whether a member lived all that time."""
+    return any(
+        one.started_s is not None
+        and one.started_s < from_s
+        and (one.ended_s is None or one.ended_s > until_s)
+        for one in history.members
+    )
+
+
+def _others(history: History, fault: Fault, from_s: float, until_s: float) -> bool:
+    return any(one is not fault and one.ended_s > from_s and one.began_s < until_s for one in history.faults)
 
 
 def _over_in_time(history: History) -> Iterator[str]:
