@@ -56,3 +56,7 @@ $(LOAD_READY): requirements-load.lock
 .PHONY: demo-cluster
 demo-cluster: $(READY) ## the census on three nodes, PostgreSQL, RabbitMQ and etcd in containers, a node killed in the middle
 	$(BIN)/python -m examples.cluster.demo
+
+.PHONY: mutations
+mutations: $(READY) ## remove one guard at a time; the test that it has must fail
+	$(BIN)/python -m tests.mutations $(ONLY)

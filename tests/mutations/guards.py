@@ -1,0 +1,140 @@
+"""The guards that the guarantees stand on, each with the way to remove it and the test that has to notice.
+
+To add one: an entry here. `texts` are exact, and must stand in the file once: what was rewritten has to be looked at
+again. A mutant must still be able to run, else it proves nothing. `test` is what pytest calls it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+_ACK: Final = "        for delivery in done:\n            delivery.ack()\n"
+_SQL: Final = "runtime/adapters/postgres/queries"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    name: str
+    path: str
+    texts: tuple[tuple[str, str], ...]  # (what stands there, what stands there without the guard)
+    test: str
+
+
+GUARDS: Final = (
+    Guard(
+        name="attempt in the commit",
+        path=f"{_SQL}/settle.sql",
+        texts=(
+            (
+                "WHERE r.id = i.id AND r.attempt = i.attempt AND r.incarnation = i.incarnation",
+                "WHERE r.id = i.id AND r.incarnation = i.incarnation",
+            ),
+        ),
+        test="tests/contract/test_store_settle.py::test_an_old_attempt_of_the_same_incarnation_is_fenced",
+    ),
+    Guard(
+        name="incarnation in the commit",
+        path=f"{_SQL}/settle.sql",
+        texts=(
+            (
+                "WHERE r.id = i.id AND r.attempt = i.attempt AND r.incarnation = i.incarnation",
+                "WHERE r.id = i.id AND r.attempt = i.attempt",
+            ),
+        ),
+        test="tests/contract/test_store_settle.py::test_a_foreign_settlement_writes_nothing",
+    ),
+    Guard(
+        name="lease wait-out: only who did not renew in time is dead",
+        path=f"{_SQL}/members.sql",
+        texts=(("AND (l.alive_until < clock_timestamp()\n", "AND (true\n"),),
+        test="tests/contract/test_store_members.py::test_a_lease_that_ran_out_is_buried_once",
+    ),
+    Guard(
+        name="unbroken lease of the declarer",
+        path=f"{_SQL}/members.sql",
+        texts=(
+            ("AND me.unbroken_since <= clock_timestamp() - $2 * interval '1 second'\n", "AND $2 > 0\n"),
+            ("AND w.unbroken_for >= l.lease_s * interval '1 second'", "AND w.unbroken_for IS NOT NULL"),
+        ),
+        test="tests/contract/test_store_members.py::test_who_just_joined_buries_nobody",
+    ),
+    Guard(
+        name="unbroken for the lease of the other, where that is longer",
+        path=f"{_SQL}/members.sql",
+        texts=(("AND w.unbroken_for >= l.lease_s * interval '1 second'", "AND w.unbroken_for IS NOT NULL"),),
+        test="tests/contract/test_store_members.py::test_who_has_a_longer_lease_is_given_as_long",
+    ),
+    Guard(
+        name="the unbroken time starts anew with another PostgreSQL",
+        path=f"{_SQL}/members.sql",
+        texts=(
+            (
+                "             OR server <> (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint\n",
+                "",
+            ),
+            (
+                "       AND me.server = (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint\n",
+                "",
+            ),
+        ),
+        test="tests/integration/postgres/test_pg_leases.py::test_another_start_of_postgresql_makes_everybody_wait_for_a_lease",
+    ),
+    Guard(
+        name="order of views in PostgreSQL: compare and set",
+        path=f"{_SQL}/views.sql",
+        texts=(("WHERE id = 1 AND number = $1::bigint - 1\n", "WHERE id = 1\n"),),
+        test="tests/contract/test_coordinator.py::test_a_number_that_is_not_the_next_changes_nothing",
+    ),
+    Guard(
+        name="order of views in etcd: compare and set",
+        path="runtime/adapters/etcd/coordinator.py",
+        texts=(
+            ("if before == view.number - 1 and await", "if await"),
+            ("(await kv.txn(unchanged, changes)).succeeded", "(await kv.txn([], changes)).succeeded"),
+        ),
+        test="tests/contract/test_coordinator.py::test_a_number_that_is_not_the_next_changes_nothing",
+    ),
+    Guard(
+        name="stable hash of the ring",
+        path="runtime/core/ring.py",
+        texts=(
+            (
+                'return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big")',
+                "return hash(key) & (1 << 64) - 1",
+            ),
+        ),
+        test="tests/unit/core/test_ring.py::test_another_process_with_another_hash_seed_builds_the_same_table",
+    ),
+    Guard(
+        name="stable hash of slots, the same as in SQL",
+        path="runtime/core/slots.py",
+        texts=(
+            (
+                "digest = sha256(routing_key.encode()).digest()",
+                "digest = hash(routing_key).to_bytes(8, 'big', signed=True)",
+            ),
+        ),
+        test="tests/unit/core/test_slots.py::test_slots_agree_with_sql",
+    ),
+    Guard(
+        name="an offer is acknowledged after its claim",
+        path="actors/executor/offers.py",
+        texts=(
+            ("        failed = False\n        try:\n", f"        failed = False\n{_ACK}        try:\n"),
+            (f"            failed = True\n{_ACK}", "            failed = True\n"),
+        ),
+        test="tests/unit/actors/test_offers_ack.py::test_an_offer_is_acknowledged_when_its_claim_is_over_and_not_before",
+    ),
+    Guard(
+        name="only the living claim",
+        path=f"{_SQL}/claim.sql",
+        texts=(
+            (
+                "WHERE l.incarnation = $3 AND l.state < 8 AND l.alive_until > statement_timestamp())",
+                "WHERE l.incarnation = $3)",
+            ),
+        ),
+        test="tests/contract/test_store_claims.py::test_who_is_not_alive_takes_no_work",
+    ),
+)
