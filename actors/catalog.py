@@ -27,9 +27,10 @@ _ENTRIES_MAX: Final = 10_000  # of a few KB each
 
 @dataclass(frozen=True, slots=True)
 class ForeignHandler:
-    """What a node knows of a handler that it cannot run."""
+    """What a node knows of a handler, or of a version of one, that it cannot run."""
 
     name: str
+    digest: str
     options: HandlerOptions  # priority, timeout_s and max_attempts as published
     schema: PublishedSchema
 
@@ -38,7 +39,8 @@ class ForeignHandler:
         """Raises InvalidInput where another release of Noria published what this one cannot read."""
         try:
             known = {name: entry.defaults[name] for name in _OPTIONS if name in entry.defaults}
-            return cls(entry.name, HandlerOptions.make(**known), PublishedSchema(entry.name, entry.schema))
+            schema = PublishedSchema(entry.name, entry.schema)
+            return cls(entry.name, entry.digest, HandlerOptions.make(**known), schema)
         except Exception as error:
             detail = f"what other nodes published of {entry.name} cannot be read here; send it to one of them"
             log.warning("%s: %s: %s", detail, type(error).__name__, str(error)[:200])
@@ -77,18 +79,20 @@ class Published:
             made = self._made[name, entry.digest] = ForeignHandler.of(entry)
         return made
 
-    async def look(self, names: Iterable[str]) -> None:
-        """Read the record's catalog again if the copy is old, or lacks one of these. Raises Unavailable."""
+    async def look(self, names: Iterable[str], *, newest: bool = False) -> None:
+        """Read the record's catalog again if the copy is old, or lacks one of these, or the `newest` version of them
+        is asked for. Raises Unavailable.
+        """
         wanted = frozenset(names)
-        if self._is_due(wanted):
+        if self._is_due(wanted, newest=newest):
             async with self._reading:
-                if self._is_due(wanted):  # others may have read it meanwhile
+                if self._is_due(wanted, newest=newest):  # others may have read it meanwhile
                     await self._read()
 
-    def _is_due(self, names: frozenset[str]) -> bool:
+    def _is_due(self, names: frozenset[str], *, newest: bool) -> bool:
         if self._read_at_s is None:
             return True
-        after_s = _OLD_S if names <= self._entries.keys() else _AGAIN_S
+        after_s = _OLD_S if names <= self._entries.keys() and not newest else _AGAIN_S
         return self._now_s() - self._read_at_s >= after_s
 
     async def _read(self) -> None:

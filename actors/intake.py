@@ -7,6 +7,7 @@ that do not bind, values out of bounds. One place for all doors (HTTP, children,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -92,6 +93,7 @@ class _Checked:
 
 
 Errors = list[tuple[str, str]]
+_Accepted = tuple[HandlerDef | ForeignHandler, bytes, dict[str, Any]]
 # (band, handler, slot, preferred tags) -> incarnation that starts it at once, or None
 Birth = Callable[[int, HandlerDef, int, tuple[str, ...]], int | None]
 
@@ -123,13 +125,7 @@ class Intake:
         Raises InvalidInput with the errors of all of them (pointers '#/payload/x', and '#/3/payload/x' when there
         are several); Unavailable when a new band could not be interned, or the catalog not be read.
         """
-        foreign = {spec.handler for spec in specs} - self._own
-        if foreign and self._published is not None:
-            await self._published.look(foreign)
-            # in a thread: a schema takes seconds over a payload that a handler's own types read in milliseconds
-            checked = await asyncio.to_thread(self._check_all, specs)
-        else:
-            checked = self._check_all(specs)
+        checked = await self._checked(specs)
         unknown = {one.key for one in checked} - self._known.keys()
         if unknown:
             keys = [
@@ -142,6 +138,24 @@ class Intake:
         ids = self._ids.take(self._now_ms(), os.urandom(ENTROPY_BYTES * len(specs)))
         return [self._make(one, task_id, birth) for one, task_id in zip(checked, ids, strict=True)]
 
+    async def _checked(self, specs: Sequence[TaskSpec]) -> list[_Checked]:
+        """What others have published counts too: their handlers and, where own ones refuse, other versions of them."""
+        published = self._published
+        names = {spec.handler for spec in specs}
+        if published is None:
+            return self._check_all(specs)
+        if names <= self._own:
+            try:
+                return self._check_all(specs)
+            except InvalidInput:
+                await published.look(names, newest=True)
+                if not any(map(self._other_version, names)):
+                    raise
+        else:
+            await published.look(names - self._own)
+        # in a thread: a schema takes seconds over a payload that a handler's own types read in milliseconds
+        return await asyncio.to_thread(self._check_all, specs, other_versions=True)
+
     def _make(self, one: _Checked, task_id: UUID, birth: Birth | None) -> Prepared:
         spec = one.spec
         band = self._known[one.key]
@@ -152,12 +166,12 @@ class Intake:
             born_on = birth(band, one.handler, slot, spec.prefers)
         return Prepared(_new_task(one, band, task_id, slot, born_on), one.args)
 
-    def _check_all(self, specs: Sequence[TaskSpec]) -> list[_Checked]:
+    def _check_all(self, specs: Sequence[TaskSpec], *, other_versions: bool = False) -> list[_Checked]:
         checked: list[_Checked] = []
         errors: Errors = []
         for index, spec in enumerate(specs):
             prefix = f"#/{index}" if len(specs) > 1 else "#"
-            one = self._check(spec)
+            one = self._check(spec, other_versions=other_versions)
             if isinstance(one, _Checked):
                 checked.append(one)
             else:
@@ -169,13 +183,13 @@ class Intake:
             )
         return checked
 
-    def _check(self, spec: TaskSpec) -> _Checked | Errors:
+    def _check(self, spec: TaskSpec, *, other_versions: bool) -> _Checked | Errors:
         errors = [] if _is_plain(spec) else _check_bounds(spec)
         try:
-            handler = self._registry.get(spec.handler) or self._foreign(spec.handler)
-            if handler is None:
+            accepted = self._accept(spec, other_versions=other_versions)
+            if accepted is None:
                 return [*errors, ("/handler", self._unknown(spec.handler))]
-            payload, args = handler.accept(spec.payload)
+            handler, payload, args = accepted
         except InvalidInput as refused:
             return [*errors, *((pointer.removeprefix("#"), detail) for pointer, detail in refused.errors)]
         if len(payload) > PAYLOAD_BYTES_MAX:
@@ -184,6 +198,31 @@ class Intake:
         if metadata is not None and len(metadata) > METADATA_BYTES_MAX:
             errors.append(_size_fault("/metadata", metadata, METADATA_BYTES_MAX))
         return errors or _Checked(spec, handler, _combination(spec, handler), payload, metadata, args)
+
+    def _accept(self, spec: TaskSpec, *, other_versions: bool) -> _Accepted | None:
+        """By whose version it was accepted, the bytes to keep, the arguments; None where nobody has the handler.
+
+        Raises InvalidInput: what is wrong by this node's version, where it has one.
+        """
+        handler = self._registry.get(spec.handler) or self._foreign(spec.handler)
+        if handler is None:
+            return None
+        try:
+            return handler, *handler.accept(spec.payload)
+        except InvalidInput:
+            if other_versions and (other := self._other_version(spec.handler)) is not None:
+                with contextlib.suppress(InvalidInput):
+                    return other, *other.accept(spec.payload)
+            raise
+
+    def _other_version(self, name: str) -> ForeignHandler | None:
+        """What others have published of a handler, where this node has it in another version: a deploy is under way."""
+        own = self._registry.get(name)
+        with contextlib.suppress(InvalidInput):  # it cannot be read here
+            other = self._foreign(name)
+            if own is not None and other is not None and other.digest != own.entry().digest:
+                return other
+        return None
 
     def _foreign(self, name: str) -> ForeignHandler | None:
         return None if self._published is None else self._published.get(name)

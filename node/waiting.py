@@ -16,6 +16,9 @@ def waits_for(world: World, view: TaskView) -> tuple[str, str]:
         together = " together" if len(view.requires) > 1 else ""
         bears = f"bears {', '.join(view.requires)}{together}"
         return "no_tags", f"no active node that has the handler {view.handler} {bears}"
+    if view.unbound:
+        detail = f"the arguments do not bind to a version of {view.handler} that tried; waits for a node with another"
+        return "no_handler", detail
     if view.suspect:
         return "no_capacity", "its process died more than once, so it waits for a node to run it alone"
     return "no_capacity", "waits for its turn"

@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import Final, TypeGuard
 
+from runtime.core.versions import OWN_TAGS
+
 PAYLOAD_BYTES_MAX: Final = 1 << 20
 METADATA_BYTES_MAX: Final = 4096
 KEY_CHARS_MAX: Final = 255
@@ -54,7 +56,13 @@ def tags_fault(tags: object) -> str | None:
         return f"{tags!r} is not a list of tags"
     if len(tags) > TAGS_MAX:
         return f"{len(tags)} tags; at most {TAGS_MAX} are allowed"
-    return next((f"tag {tag!r}: {fault}" for tag in tags if (fault := key_fault(tag))), None)
+    return next((f"tag {tag!r}: {fault}" for tag in tags if (fault := _tag_fault(tag))), None)
+
+
+def _tag_fault(tag: object) -> str | None:
+    if isinstance(tag, str) and tag.startswith(OWN_TAGS):
+        return f"tags that begin with {OWN_TAGS} are Noria's own"
+    return key_fault(tag)
 
 
 def attempts_fault(value: object) -> str | None:

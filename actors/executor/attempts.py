@@ -25,6 +25,7 @@ from actors.executor.bodies import (
     Raised,
     Returned,
     Run,
+    Unbound,
     describe,
     end_of,
     move_of,
@@ -35,6 +36,7 @@ from actors.executor.processes import Processes
 from actors.executor.threads import Threads
 from actors.intake import spec_of
 from actors.world import World
+from runtime.core import versions
 from runtime.core.task import Claim, NewTask, Progress
 from runtime.errors import InvalidInput, Unavailable
 
@@ -83,12 +85,15 @@ class Attempts:
         self._started(run)
         children: tuple[NewTask, ...] = ()
         ended: Ended
+        leave_to: int | None = None
         try:
             ended = await self._bodies[run.handler.kind](run)
             tasks = run.context.close()
             if tasks and isinstance(ended, Returned):
                 children = await self._children(run, tasks)
         except InvalidInput as refused:  # a child that would not be accepted
+            elif isinstance(ended, Unbound):
+                leave_to = await self._other_versions(run)
             ended = Raised(describe(refused), final=True)
         except asyncio.CancelledError:
             if run.stop is None and run.worker is not None and run.worker.cancelling():
@@ -102,7 +107,7 @@ class Attempts:
         if run.stop is not None and not isinstance(ended, Returned):
             # what it raises on its way out is not why it ends
             return move_when_stopped(run, self._world.jitter())
-        return move_of(run, ended, self._world.jitter(), children)
+        return move_of(run, ended, self._world.jitter(), children, leave_to)
 
     def _in_loop(self, run: Run) -> Awaitable[Ended]:
         return end_of(run.handler, run.claim.payload, run.args, partial(run.handler.fn, run.context))
@@ -124,3 +129,18 @@ class Attempts:
         """Threads are given up, child processes killed."""
         self._threads.close()
         await self._processes.close()
+    async def _other_versions(self, run: Run) -> int | None:
+        """The band of nodes with another version of the handler. None for a keyed task: its key has one queue."""
+        world = self._world
+        band = world.bands[run.claim.band]
+        if band.keyed:
+            return None
+        newest = max([world.incarnation, *(member.incarnation for member in world.cluster.view.members)])
+        key = versions.left_to_others(band.key, run.handler.entry().digest, newest)
+        while True:
+            try:
+                await world.bands.intern([key])
+                return world.bands.id_of(key)
+            except Unavailable:
+                await world.clock.sleep(_RETRY_S)
+

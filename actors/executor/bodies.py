@@ -128,7 +128,14 @@ def raised(handler: HandlerDef, error: BaseException) -> Ended:
 # -- what becomes of the row ------------------------------------------------------------------------
 
 
-def move_of(run: Run, ended: Ended, jitter: float, children: tuple[NewTask, ...] = ()) -> Move:
+def move_of(
+    run: Run,
+    ended: Ended,
+    jitter: float,
+    children: tuple[NewTask, ...] = (),
+    leave_to: int | None = None,
+) -> Move:
+    """`leave_to` is the band of those who may bind what does not bind here."""
     backoff = run.handler.options.backoff
     match ended:
         case Returned(result, codec):
@@ -140,9 +147,9 @@ def move_of(run: Run, ended: Ended, jitter: float, children: tuple[NewTask, ...]
         case Snooze(after_s):
             return decisions.after_snooze(run.claim, after_s)
         case Unbound(error):
-            # for others, soon; later and later, in case that it binds nowhere
-            delay_s = min(run.claim.attempt, _RELEASE_S_MAX) + jitter
-            return decisions.after_release(run.claim, delay_s, error)
+            # where it stays in its band, later and later: it may bind nowhere
+            delay_s = 0.0 if leave_to is not None else min(run.claim.attempt, _RELEASE_S_MAX) + jitter
+            return decisions.after_release(run.claim, delay_s, error, band=leave_to)
         case Crashed(error):
             return decisions.after_child_crash(run.claim, error)
 

@@ -298,7 +298,7 @@ class Executor(Behavior[Message]):
             if move.reason is not Reason.RELEASED:  # that is for others: do not be first each time
                 self._on_due_later([(run.claim.band, move.delay_s)])
         else:
-            waits.add(run.claim.band)
+            waits.add(run.claim.band if move.band is None else move.band)
 
     # -- stopping -----------------------------------------------------------------------------------
 

@@ -76,10 +76,13 @@ def after_snooze(counters: Counters, after_s: float) -> Requeue:
     return _requeue(AttemptKind.SNOOZED, Reason.SNOOZED, after_s, budgets)
 
 
-def after_release(counters: Counters, delay_s: float = 0.0, error: ErrorInfo | None = None) -> Requeue:
-    """This node hands it back: drain, or as `error` says: no handler, arguments that do not bind."""
+def after_release(
+    counters: Counters, delay_s: float = 0.0, error: ErrorInfo | None = None, *, band: int | None = None
+) -> Requeue:
+    """This node hands it back, to those who serve `band`: drain, or as `error` says: arguments that do not bind."""
     budgets = (counters.failures, counters.crashes)
-    return _requeue(AttemptKind.RELEASED, Reason.RELEASED, delay_s, budgets, error)
+    move = _requeue(AttemptKind.RELEASED, Reason.RELEASED, delay_s, budgets, error)
+    return move if band is None else replace(move, band=band)
 
 
 def after_cancel(counters: Counters, error: ErrorInfo | None = None) -> Finish:

@@ -282,6 +282,7 @@ class Requeue:
     crashes: int
     error: ErrorInfo | None = None
     suspect: bool = False  # waits among its band's suspects from now on
+    band: int | None = None  # waits in this band from now on; None: in the one it was claimed from
 
 
 @light
@@ -366,6 +367,7 @@ class TaskView:
     node: str | None = None
     reason: Reason = Reason.NONE
     suspect: bool = False
+    unbound: bool = False  # waits for a version of its handler that can bind it
     due: datetime | None = None  # of a waiting task
     metadata: bytes | None = None
     created_by: str = ""

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runtime.core.task import AttemptKind, Codec, Settlement, State, Status, TaskFilter, Verdict
-from tests.support.factories import cancelled, error, failed, new_id, new_task, requeue, settlement, succeeded
+from tests.support.factories import (
+    band_key,
+    cancelled,
+    error,
+    failed,
+    new_id,
+    new_task,
+    requeue,
+    settlement,
+    succeeded,
+)
 
 if TYPE_CHECKING:
     from runtime.core.task import Band, Finish, Requeue
@@ -98,6 +108,27 @@ async def test_outcomes_and_requeues_of_one_batch_commit_together(
         State.CANCELLED,
         State.READY,
     ]
+
+
+@pytest.mark.parametrize("suspect", [False, True])
+async def test_a_requeue_may_leave_a_task_to_those_who_serve_another_band(
+    store: Store, world: World, band: Band, me: int, suspect: bool
+) -> None:
+    [others] = await store.intern([band_key(band.handler, requires=("noria:not:1:7",))])
+    claim, crashes = await world.start(band, me), 2 if suspect else 0
+    released = requeue(AttemptKind.RELEASED, band=others.id, suspect=suspect, crashes=crashes)
+    assert await world.settle(claim, me, released) is Verdict.COMMITTED
+    view = await world.view(claim.id)
+    assert (view.unbound, view.suspect, view.requires) == (True, suspect, ()), (
+        "callers see what they asked for"
+    )
+    listed = await store.list(TaskFilter(handler=band.handler, states=(State.READY,)), limit=10)
+    assert [one.id for one in listed.tasks] == [claim.id]
+    assert await world.pull(band, me) == await world.pull(-band.id, me, alone=True) == []
+    [again] = await world.pull(-others.id if suspect else others, me, alone=suspect)
+    assert (again.id, again.attempt, again.band) == (claim.id, 2, others.id)
+    await world.settle(again, me, succeeded())
+    assert (await world.view(claim.id)).state is State.SUCCEEDED
 
 
 # -- the fence ---------------------------------------------------------------------------------------

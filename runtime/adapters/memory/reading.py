@@ -73,6 +73,7 @@ class Reader:
             crashes=row.crashes,
             reason=row.reason,
             suspect=row.band < 0,
+            unbound=abs(row.band) != task.new.band,
             due=row.due,
         )
 

@@ -210,7 +210,7 @@ def _requeue(tables: Tables, row: RunningRow, move: Requeue, due: datetime, now:
             due=due,
             seq=row.seq,
             expires_at=row.expires_at,
-            band=-row.band if move.suspect else row.band,
+            band=(move.band or row.band) * (-1 if move.suspect else 1),
             attempt=row.attempt + 1,
             failures=move.failures,
             crashes=move.crashes,

@@ -196,6 +196,7 @@ def _of_state(row: asyncpg.Record) -> dict[str, Any]:
         "crashes": row["w_crashes"],
         "reason": Reason(row["reason"]),
         "suspect": row["suspect"],
+        "unbound": row["unbound"],
         "due": row["due"],
     }
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from runtime.core.task import NewTask, Progress
 
 Identity = tuple[UUID, int, int]  # id, attempt, incarnation
-_ROW_WIDTH: Final = 13
+_ROW_WIDTH: Final = 14
 
 
 class Settling:
@@ -141,11 +141,11 @@ def _columns(settlements: Sequence[Settlement]) -> list[list[Any]]:
 
 
 def _row(move: Finish | Requeue) -> tuple[Any, ...]:
-    """failures, crashes, status, result, result codec, error, kind, delay_s, reason, suspect"""
+    """failures, crashes, status, result, result codec, error, kind, delay_s, reason, suspect, band"""
     error = json_of_error(move.error)
     if isinstance(move, Finish):
         codec = int(move.result_codec)
         ends = int(move.status)
-        return move.failures, move.crashes, ends, move.result, codec, error, None, None, None, None
-    back = (int(move.kind), move.delay_s, int(move.reason), move.suspect)
+        return move.failures, move.crashes, ends, move.result, codec, error, None, None, None, None, None
+    back = (int(move.kind), move.delay_s, int(move.reason), move.suspect, move.band)
     return move.failures, move.crashes, None, None, 0, error, *back

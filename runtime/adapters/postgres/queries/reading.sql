@@ -11,7 +11,7 @@ SELECT t.id, t.tenant, b.handler, b.lane, t.slot, t.max_attempts, t.timeout_s, t
        t.prefers, t.idempotency_key, t.actor_key, t.expires_at, t.metadata, t.created_by, t.trace_context,
        t.workflow_id,
        w.due, w.due <= statement_timestamp() AS is_due, w.attempt AS next_attempt, w.failures AS w_failures,
-       w.crashes AS w_crashes, w.reason, w.band < 0 AS suspect,
+       w.crashes AS w_crashes, w.reason, w.band < 0 AS suspect, abs(w.band) <> t.band AS unbound,
        r.attempt AS r_attempt, r.failures AS r_failures, r.crashes AS r_crashes, r.started_at AS r_started_at,
        r.cancel_requested_at, r.progress, r.alone,
        o.status, o.attempt AS o_attempt, o.failures AS o_failures, o.crashes AS o_crashes,

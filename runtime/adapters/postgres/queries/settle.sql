@@ -3,7 +3,7 @@
 -- name: settle
 -- $1 ids uuid[], $2 attempts integer[], $3 incarnations bigint[], $4 failures integer[], $5 crashes integer[],
 -- $6 statuses smallint[], $7 results bytea[], $8 result_codecs smallint[], $9 errors text[], $10 kinds smallint[],
--- $11 delays_s double precision[], $12 reasons smallint[], $13 suspects boolean[]
+-- $11 delays_s double precision[], $12 reasons smallint[], $13 suspects boolean[], $14 leave_to integer[]
 -- The fence is the DELETE: it waits for whoever holds the row, and matches only what still runs under this attempt
 -- and incarnation. The arrays are sorted by id, and the join is a nested loop over them, so locks are taken in id
 -- order. A requeue of what somebody asked to cancel ends it: a crash must not lose the request.
@@ -11,9 +11,9 @@ WITH input AS MATERIALIZED (
     SELECT i.*
       FROM unnest($1::uuid[], $2::integer[], $3::bigint[], $4::integer[], $5::integer[], $6::smallint[],
                   $7::bytea[], $8::smallint[], $9::text[], $10::smallint[], $11::double precision[],
-                  $12::smallint[], $13::boolean[])
+                  $12::smallint[], $13::boolean[], $14::integer[])
         AS i(id, attempt, incarnation, failures, crashes, status, result, result_codec, error, kind, delay_s,
-             reason, suspect)
+             reason, suspect, leave_to)
 ), fenced AS (
     DELETE FROM noria.running r USING input i
      WHERE r.id = i.id AND r.attempt = i.attempt AND r.incarnation = i.incarnation
@@ -36,7 +36,7 @@ WITH input AS MATERIALIZED (
 ), waits AS (
     INSERT INTO noria.waiting (id, due, seq, expires_at, band, attempt, failures, crashes, slot, reason)
     SELECT id, statement_timestamp() + delay_s * interval '1 second', seq, expires_at,
-           CASE WHEN suspect THEN -band ELSE band END, attempt + 1, failures, crashes, slot, reason
+           coalesce(leave_to, band) * CASE WHEN suspect THEN -1 ELSE 1 END, attempt + 1, failures, crashes, slot, reason
       FROM fenced
      WHERE ends_as IS NULL
 )
