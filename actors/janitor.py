@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from actors.activity import News
+from actors.collecting import Collecting
 from actors.executor.messages import SuspectsWait, Waits
 from actors.world import World
 from runtime.core import decisions
@@ -47,6 +48,7 @@ class Janitor(Behavior[Round]):
         self._round = 0
         self._busy = False
         self._census_at_s = 0.0
+        self._collecting = None if world.objects is None else Collecting(world, world.objects)
 
     async def started(self, ctx: ActorContext[Round]) -> None:
         ctx.self.tell(Round())
@@ -56,6 +58,8 @@ class Janitor(Behavior[Round]):
         if not self._busy:
             self._busy = True
             ctx.detach(self._clean())
+        if self._collecting is not None:
+            ctx.detach(self._collecting.once())  # beside it: repair does not wait for where results lie
 
     async def _clean(self) -> None:
         try:

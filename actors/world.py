@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from actors.activity import Activity
+from actors.authoring.limits import RESULT_BYTES_MAX
 from actors.authoring.registry import HandlerDef, Kind, Registry
 from actors.authoring.resources import Resources
 from actors.bands import Bands
@@ -16,7 +17,7 @@ from actors.publishing import Told
 from runtime.core.task import Band
 from runtime.core.versions import may_serve
 from runtime.kernel.clock import Clock
-from runtime.ports import Broker, Coordinator, Store, Telemetry
+from runtime.ports import Broker, Coordinator, Objects, Store, Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Limits:
     processes: int = 1
     accept_waiting_max: int = 20_000  # tasks that wait for their commit; more is Overloaded
     waiters_max: int = 10_000
+    result_bytes: int = 64 << 20  # of one result, where there is a store for large ones
+    results_in_hand_bytes: int = 256 << 20  # while more wait to be stored, nothing is claimed
 
     def of(self, kind: Kind) -> int:
         return {Kind.ASYNC: self.concurrency, Kind.THREAD: self.threads, Kind.PROCESS: self.processes}[kind]
@@ -39,6 +42,7 @@ class Keeping:
 
     finished_s: float = 7 * 86400.0
     keys_s: float = 86400.0
+    orphans_s: float = 6 * 3600.0  # large results that nobody refers to are left alone as long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +64,17 @@ class World:
     coordinator: Coordinator | None = None  # None: a node by itself, as in a Harness
     broker: Broker | None = None  # None: others are found through the record only
     events: Told = Told.FINAL  # what other services hear of, through the broker
+    objects: Objects | None = None  # None: results are at most as large as fits in the record
     heartbeat_s: float = 1.0
     sources: tuple[str, ...] = ()  # modules or files that child processes load handlers from
     tags: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
     keeping: Keeping = field(default_factory=Keeping)
+
+    @property
+    def result_max(self) -> int:
+        """Bytes that a result may have."""
+        return RESULT_BYTES_MAX if self.objects is None else self.limits.result_bytes
 
     def serves(self, band: Band) -> HandlerDef | None:
         """The handler of a band, when this node may run it: loaded in a version that may bind it, and all tags borne."""

@@ -111,6 +111,16 @@ def _etcd_url(value: str) -> str:
     return value
 
 
+def _results_url(value: str) -> str:
+    from runtime.adapters.objects import parse  # noqa: PLC0415 - not needed for --help
+
+    try:
+        parse(value)
+    except ValueError as wrong:
+        raise ValueError(f"a place for results: {wrong}") from None
+    return value
+
+
 def _number(least: float, most: float) -> Parse:
     def parse(value: str) -> float:
         number = float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else -1.0
@@ -152,6 +162,26 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "final",
         "which changes of tasks are published to RabbitMQ's exchange noria.events",
     ),
+    Setting(
+        "RESULTS_URL",
+        _results_url,
+        None,
+        "where results above 256 KiB lie: s3://bucket/prefix?endpoint=…&region=…&sse=…, or file:///folder that all "
+        "nodes see; default: they fail (noria dev: a folder of DATA_DIR)",
+    ),
+    Setting(
+        "RESULT_MAX_BYTES",
+        _whole(256 * 1024, 1 << 30),
+        64 << 20,
+        "size that a result may have, with RESULTS_URL",
+    ),
+    Setting(
+        "S3_ACCESS_KEY_ID",
+        _text,
+        None,
+        "who this node is to the S3 server; default: as Amazon's tools find it",
+    ),
+    Setting("S3_SECRET_ACCESS_KEY", _text, None, "the secret of S3_ACCESS_KEY_ID", secret=True),
     Setting("HANDLERS", _names, (), "modules, files or packages with handlers, separated by commas"),
     Setting("NODE_NAME", _node_name, None, "stable name of this node (default: the host's name)"),
     Setting("HTTP_HOST", _text, "127.0.0.1", "address to listen on"),
@@ -190,6 +220,10 @@ class Settings:
     postgres_dsn: str
     amqp_url: str | None = None
     etcd_url: str | None = None
+    results_url: str | None = None
+    result_max_bytes: int = 64 << 20
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: str | None = None
     events: str = "final"
     handlers: tuple[str, ...] = ()
     node_name: str = "node"
@@ -282,6 +316,8 @@ def _relations(values: Mapping[str, Any]) -> list[str]:
             f"NORIA_HTTP_HOST: {host!r} is not loopback, and this version has no authentication yet; "
             "set NORIA_AUTH=off if that is meant"
         )
+    if (values.get("s3_access_key_id") is None) != (values.get("s3_secret_access_key") is None):
+        problems.append("NORIA_S3_ACCESS_KEY_ID, NORIA_S3_SECRET_ACCESS_KEY: set both or none")
     return problems
 
 

@@ -43,6 +43,7 @@ from node.lease import LeaseKeeper
 from node.service import NodeService
 from node.settings import Settings
 from runtime.adapters.etcd import open_coordinator
+from runtime.adapters.objects import Keys, open_objects, parse
 from runtime.adapters.postgres.lease import open_lease
 from runtime.adapters.postgres.migrate import migrate
 from runtime.adapters.postgres.store import PostgresStore
@@ -54,7 +55,7 @@ from runtime.kernel.clock import SystemClock
 from runtime.kernel.supervision import ChildSpec
 from runtime.kernel.system import ActorSystem
 from runtime.kernel.watchdog import Watchdog
-from runtime.ports import Broker, Coordinator
+from runtime.ports import Broker, Coordinator, Objects
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +149,7 @@ async def _join(
     coordinator: Coordinator = store.coordinator
     if settings.etcd_url is not None:
         coordinator = await stack.enter_async_context(open_coordinator(settings.etcd_url))
+    objects = await _open_results(settings, store, stack)
     incarnation = await store.join(settings.node_name, settings.lease_s, about)
     broker: Broker | None = None
     if settings.amqp_url is not None:
@@ -155,7 +157,12 @@ async def _join(
             open_broker(settings.amqp_url, incarnation, telemetry, random.random)
         )
     clock = SystemClock(time.monotonic)  # a loop's own time may stand still within one of its turns
-    limits = Limits(settings.concurrency, settings.threads, settings.cpu_processes)
+    limits = Limits(
+        settings.concurrency,
+        settings.threads,
+        settings.cpu_processes,
+        result_bytes=settings.result_max_bytes,
+    )
     return World(
         store=store,
         registry=registry,
@@ -173,6 +180,7 @@ async def _join(
         coordinator=coordinator,
         broker=broker,
         events=Told(settings.events),
+        objects=objects,
         heartbeat_s=settings.heartbeat_s,
         lease_s=settings.lease_s,
         sources=registry.loaded_from,
@@ -180,6 +188,17 @@ async def _join(
         limits=limits,
         keeping=Keeping(settings.retention_s, settings.keys_s),
     )
+
+
+async def _open_results(settings: Settings, store: PostgresStore, stack: AsyncExitStack) -> Objects | None:
+    """Where large results lie, under the name of this record. Raises SettingsError where that place will not do."""
+    if settings.results_url is None:
+        return None
+    keys = None
+    if settings.s3_access_key_id is not None and settings.s3_secret_access_key is not None:
+        keys = Keys(settings.s3_access_key_id, settings.s3_secret_access_key)
+    name = str(await store.identity())
+    return await stack.enter_async_context(open_objects(parse(settings.results_url), keys, name))
 
 
 async def _serve(settings: Settings, service: NodeService, stack: AsyncExitStack) -> str:

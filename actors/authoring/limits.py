@@ -14,6 +14,7 @@ from runtime.core.versions import OWN_TAGS
 
 PAYLOAD_BYTES_MAX: Final = 1 << 20
 METADATA_BYTES_MAX: Final = 4096
+RESULT_BYTES_MAX: Final = 256 * 1024  # in the record; where there is a store for larger ones, they lie there
 KEY_CHARS_MAX: Final = 255
 KEY_BYTES_MAX: Final = 512
 NAME_CHARS_MAX: Final = 255

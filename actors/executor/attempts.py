@@ -58,7 +58,8 @@ class Attempts:
         self._started = started
         self._progress = progress
         self._threads = Threads(world.limits.threads)
-        self._processes = Processes(world.sources)
+        self._processes = Processes(world.sources, world.result_max)
+        self._result_max = world.result_max
         self._bodies: dict[Kind, Callable[[Run], Awaitable[Ended]]] = {
             Kind.ASYNC: self._in_loop,
             Kind.THREAD: self._in_thread,
@@ -110,10 +111,14 @@ class Attempts:
         return move_of(run, ended, self._world.jitter(), children, leave_to)
 
     def _in_loop(self, run: Run) -> Awaitable[Ended]:
-        return end_of(run.handler, run.claim.payload, run.args, partial(run.handler.fn, run.context))
+        return end_of(
+            run.handler, run.claim.payload, run.args, partial(run.handler.fn, run.context), self._result_max
+        )
 
     def _in_thread(self, run: Run) -> Awaitable[Ended]:
-        return end_of(run.handler, run.claim.payload, run.args, partial(self._threads.call, run))
+        return end_of(
+            run.handler, run.claim.payload, run.args, partial(self._threads.call, run), self._result_max
+        )
 
     async def _children(self, run: Run, tasks: Sequence[Task[Any]]) -> tuple[NewTask, ...]:
         """Children are validated like any request; the record may be away while their bands are interned."""

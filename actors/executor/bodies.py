@@ -16,12 +16,12 @@ from typing import Any, Final
 
 from actors.authoring.context import Context
 from actors.authoring.exceptions import Cancelled, Fail, Retry, Snoozed, signal_in
+from actors.authoring.limits import RESULT_BYTES_MAX
 from actors.authoring.registry import HandlerDef
 from runtime.core import decisions
 from runtime.core.task import AttemptKind, Claim, Codec, ErrorInfo, Finish, NewTask, Requeue
 from runtime.errors import InvalidInput
 
-RESULT_BYTES_MAX: Final = 256 * 1024
 _MESSAGE_CHARS_MAX: Final = 2_000
 _TRACEBACK_CHARS_MAX: Final = 8_000
 _RELEASE_S_MAX: Final = 60.0
@@ -94,8 +94,10 @@ Ended = Returned | Raised | Snooze | Unbound | Crashed
 Call = Callable[..., Awaitable[Any]]  # with the arguments by name
 
 
-async def end_of(handler: HandlerDef, payload: bytes, args: dict[str, Any] | None, call: Call) -> Ended:
-    """Bind, call and encode. Raises nothing but asyncio.CancelledError."""
+async def end_of(
+    handler: HandlerDef, payload: bytes, args: dict[str, Any] | None, call: Call, result_max: int
+) -> Ended:
+    """Bind, call and encode, at most `result_max` bytes. Raises nothing but asyncio.CancelledError."""
     try:
         values = handler.bind(payload) if args is None else args
     except InvalidInput as unbound:
@@ -108,10 +110,19 @@ async def end_of(handler: HandlerDef, payload: bytes, args: dict[str, Any] | Non
         raise asyncio.CancelledError(str(stopped)) from stopped
     except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
         return raised(handler, error)
-    if len(result) > RESULT_BYTES_MAX:
-        detail = f"{len(result)} bytes; at most {RESULT_BYTES_MAX} fit in the record"
-        return Raised(ErrorInfo("ResultTooLarge", detail), final=True)
+    if len(result) > result_max:
+        return Raised(_too_large(len(result), result_max), final=True)
     return Returned(result, codec)
+
+
+def _too_large(size: int, result_max: int) -> ErrorInfo:
+    detail = f"{size} bytes; at most {result_max} are kept (NORIA_RESULT_MAX_BYTES)"
+    if result_max == RESULT_BYTES_MAX:
+        detail = (
+            f"{size} bytes; at most {result_max} fit in the record. Set NORIA_RESULTS_URL to a folder or bucket, "
+            "and larger ones are kept there"
+        )
+    return ErrorInfo("ResultTooLarge", detail)
 
 
 def raised(handler: HandlerDef, error: BaseException) -> Ended:

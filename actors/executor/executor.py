@@ -47,6 +47,7 @@ from actors.executor.offers import Offers
 from actors.executor.pool import Pool
 from actors.executor.reporting import Reporter
 from actors.executor.settling import Settled, Settler
+from actors.executor.storing import Storing, is_large
 from actors.executor.suspects import Suspects
 from actors.router.messages import Route, TasksEnded
 from actors.router.offering import Ready
@@ -77,6 +78,7 @@ class Executor(Behavior[Message]):
         self._reporter = Reporter(world)
         self._housekeeping = Housekeeping(world, self._knows, self._cancel)
         self._settler = Settler(world.store, world.incarnation, world.clock, self._on_settled)
+        self._storing = Storing(world, self._settle, self._housekeeping.progress)
         self._attempts = Attempts(world, self._reporter.started, self._housekeeping.progress)
         self._pools = {kind: self._pool(world.limits.of(kind)) for kind in Kind}
         self._due: list[tuple[float, int]] = []  # (when, band), a heap
@@ -103,6 +105,7 @@ class Executor(Behavior[Message]):
             self._withdraw(pool)
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
         await self._attempts.close()
+        self._hand_back_unstored()
         try:  # what was in hand is committed or handed back, also by a life that failed
             async with asyncio.timeout(_LAST_COMMITS_S):
                 await self._settler.close()
@@ -243,6 +246,12 @@ class Executor(Behavior[Message]):
 
     def _on_ended(self, run: Run, move: Move) -> None:
         run.ended_s = self._world.clock.now_s()
+        if is_large(move):
+            self._storing.put(run, move)
+        else:
+            self._settle(run, move)
+
+    def _settle(self, run: Run, move: Move) -> None:
         self._world.capacity.end(run.handler.kind)
         self._settler.put(run, move)
         if self._draining is not None:
@@ -315,6 +324,8 @@ class Executor(Behavior[Message]):
             self._on_ended(run, decisions.after_cancel(run.claim))
         elif pool.is_active(run) and run.stop is None:
             pool.stop(run, Stop.CANCEL)
+        elif self._storing.give_up(run):
+            self._settle(run, decisions.after_cancel(run.claim))
 
     def _drain(self, reply: Reply[Drained], within_s: float) -> None:
         self._world.capacity.close("drain")
@@ -330,6 +341,11 @@ class Executor(Behavior[Message]):
         """Hand back what has not started."""
         for run in pool.withdraw():
             self._on_ended(run, decisions.after_release(run.claim))
+
+    def _hand_back_unstored(self) -> None:
+        """Results whose store is away for longer than this node has time: the bodies run again elsewhere."""
+        for run in self._storing.give_up_all():
+            self._settle(run, decisions.after_release(run.claim))
 
     def _finish_drain(self) -> None:
         if self._draining is not None and not self._runs and not self._pulling:
@@ -353,6 +369,7 @@ class Executor(Behavior[Message]):
         if self._draining is not None:
             if now_s >= self._draining.until_s:
                 self._stop_all(Stop.DRAIN)
+                self._hand_back_unstored()
             self._finish_drain()
 
     def _stop_all(self, why: Stop) -> None:

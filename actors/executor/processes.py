@@ -14,6 +14,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from typing import Any, Final
 
+from actors.authoring.limits import RESULT_BYTES_MAX
 from actors.authoring.task import Task
 from actors.executor import frames
 from actors.executor.bodies import Crashed, Ended, Raised, Returned, Run, Snooze, Unbound
@@ -25,8 +26,8 @@ _STREAM_LIMIT: Final = 1 << 16
 class Processes:
     """`sources` names the modules or files that a child loads its handlers from."""
 
-    def __init__(self, sources: Sequence[str]) -> None:
-        self._sources = list(sources)
+    def __init__(self, sources: Sequence[str], result_max: int = RESULT_BYTES_MAX) -> None:
+        self._hello = {"sources": list(sources), "result_max": result_max}
         self._idle: list[Process] = []
         self._busy: set[Process] = set()
 
@@ -67,7 +68,7 @@ class Processes:
             stderr=None,
             limit=_STREAM_LIMIT,
         )
-        await _send(child, {"sources": self._sources})
+        await _send(child, self._hello)
         return child
 
     async def _converse(self, child: Process, run: Run) -> Ended:

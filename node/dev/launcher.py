@@ -18,6 +18,7 @@ from node.dev.runner import NodeRunner
 from node.dev.screen import announced, complain, ended, opening, say
 from runtime.adapters.embedded import EmbeddedPostgres
 from runtime.adapters.embedded.child import Child, spawn
+from runtime.adapters.objects.url import folder_url
 from runtime.errors import EmbeddedError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Launcher:
         self._settings = settings
         self._environment = environment
         self._postgres = EmbeddedPostgres(Path(settings.data_dir))
+        self._results = Path(settings.data_dir) / "results"
         self._runners: list[NodeRunner] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._reloader = Reloader(settings.handlers, environment)
@@ -119,6 +121,7 @@ class Launcher:
             **self._environment,
             "NORIA_POSTGRES_DSN": self._postgres.dsn,
             "NORIA_HANDLERS": ",".join(self._settings.handlers),
+            "NORIA_RESULTS_URL": self._settings.results_url or folder_url(self._results),
             "NORIA_NODE_NAME": name,
             "NORIA_HTTP_PORT": url.rpartition(":")[2],
         }

@@ -28,6 +28,10 @@ COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "ring_mismatch_total": ("Heartbeats of members that have another slot table for the same view", ()),
     "events_published_total": ("Changes of tasks told to other services", ()),
     "events_lost_total": ("Changes of tasks that were never told, for the broker was away too long", ()),
+    "results_stored_total": ("Large results stored apart from the record", ()),
+    "results_stored_bytes_total": ("Their bytes", ()),
+    "results_refused_total": ("Tries to store a large result that failed; each is repeated", ()),
+    "results_collected_total": ("Large results deleted because no task refers to them any more", ()),
     "http_requests_total": ("HTTP requests answered", ("route", "status")),
 }
 GAUGES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
@@ -36,6 +40,7 @@ GAUGES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "tasks_running": ("Bodies and claims in hand on this node", ()),
     "oldest_due_seconds": ("Age of the oldest task that waits and is due", ("lane", "handler")),
     "node_credit": ("Bodies this node could start now", ("kind",)),
+    "results_in_hand_bytes": ("Large results that wait for their store", ()),
     "ring_view": ("Number of the installed view", ()),
     "node_slots": ("Slots of the whole ring that this node owns", ()),
     "broker_reachable": ("1 while what this node sends to itself through the broker arrives", ()),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.adapters.objects.folder import FolderObjects
@@ -49,11 +48,6 @@ async def open_objects(where: FolderUrl | S3Url, keys: Keys | None, name: str) -
         except Unavailable as away:
             log.warning("large results wait until their store is back: %s", away)
         yield bucket
-
-
-def folder_url(path: Path) -> str:
-    """What `parse` reads as this folder."""
-    return path.absolute().as_uri()
 
 
 def _import_s3() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from aiobotocore.config import AioConfig
@@ -40,7 +41,7 @@ async def open_client(where: S3Url, keys: Keys | None) -> AsyncIterator[Any]:
         tcp_keepalive=True,
     )
     try:
-        opening = get_session().create_client(
+        opening = _session().create_client(
             "s3",
             region_name=where.region or (_REGION if where.endpoint else None),
             endpoint_url=where.endpoint,
@@ -55,3 +56,9 @@ async def open_client(where: S3Url, keys: Keys | None) -> AsyncIterator[Any]:
         yield client
     finally:
         await opening.__aexit__(None, None, None)
+
+
+@cache
+def _session() -> Any:
+    """One for the process: it keeps what it has read of the library's models, a quarter of a second's work."""
+    return get_session()

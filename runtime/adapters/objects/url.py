@@ -64,6 +64,11 @@ def parse(url: str) -> FolderUrl | S3Url:
     return S3Url(bucket=parts.netloc, prefix=f"{prefix}/" if prefix else "", **_options(parts.query))
 
 
+def folder_url(path: Path) -> str:
+    """What `parse` reads as this folder."""
+    return path.absolute().as_uri()
+
+
 def _options(query: str) -> dict[str, str]:
     given = dict(parse_qsl(query, keep_blank_values=True))
     for name, value in given.items():
