@@ -8,6 +8,7 @@ looked up by a statement of its own: it may be an earlier commit of ours whose a
 from __future__ import annotations
 
 from itertools import pairwise
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from runtime.adapters.postgres.connections import unzipped
 from runtime.adapters.postgres.queries import SQL
 from runtime.adapters.postgres.rows import json_of_error, json_of_progress
 from runtime.adapters.postgres.translate import ContentRefused, repeated
-from runtime.core.task import Finish, Requeue, Settlement, Verdict
+from runtime.core.task import Codec, Finish, Requeue, Settlement, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from runtime.core.task import NewTask, Progress
 
 Identity = tuple[UUID, int, int]  # id, attempt, incarnation
-_ROW_WIDTH: Final = 14
 
 
 class Settling:
@@ -56,21 +56,18 @@ class Settling:
             await self._settle_some(settlements, places[:half], verdicts)
             await self._settle_some(settlements, places[half:], verdicts)
         else:
-            if len(done) < len(places):
-                places = [place for place in places if _identity(settlements[place]) in done]
-            verdicts.update(dict.fromkeys(places, Verdict.COMMITTED))
+            verdicts.update(dict.fromkeys([places[nth] for nth in done], Verdict.COMMITTED))
 
-    async def _settle_once(self, settlements: Sequence[Settlement]) -> set[Identity]:
-        """Identities of those that were committed."""
+    async def _settle_once(self, settlements: Sequence[Settlement]) -> Sequence[int]:
+        """Places of those that were committed."""
         values = _columns(settlements)
+        families = [_children(one) for one in settlements]
         async with self._connections.settle.session(len(settlements)) as session:
-            if not any(_children(one) for one in settlements):
+            if not any(families):
                 return await _fence(session, values)
             async with session.transaction():
                 done = await _fence(session, values)
-                await _store_children(
-                    session, [_children(one) for one in settlements if _identity(one) in done]
-                )
+                await _store_children(session, [families[nth] for nth in done])
         return done
 
     async def _look_back(
@@ -106,8 +103,9 @@ def _next(settlements: Sequence[Settlement], verdicts: Mapping[int, Verdict]) ->
     return list(firsts.values())
 
 
-async def _fence(session: Session, values: list[list[Any]]) -> set[Identity]:
-    return {(row[0], row[1], row[2]) for row in await session.fetch(SQL.settle, *values)}
+async def _fence(session: Session, values: list[list[Any]]) -> Sequence[int]:
+    matched, which = await session.only(SQL.settle, *values)
+    return range(matched) if which is None else [nth - 1 for nth in which]
 
 
 async def _store_children(session: Session, families: list[Sequence[NewTask]]) -> None:
@@ -135,17 +133,33 @@ def _end(one: Settlement) -> tuple[int | None, int | None]:
 
 
 def _columns(settlements: Sequence[Settlement]) -> list[list[Any]]:
-    """The parameters of `settle`; errors, and what only requeues have, are empty when no row has them."""
-    columns = unzipped([(*_identity(one), *_row(one.move)) for one in settlements], _ROW_WIDTH)
-    return columns[:8] + [c if any(v is not None for v in c) else [] for c in columns[8:]]
+    """The parameters of `settle`, which says when a column has one value or none."""
+    moves = [one.move for one in settlements]
+    columns = [
+        [one.id for one in settlements],
+        _folded([one.attempt for one in settlements]),
+        _folded([one.incarnation for one in settlements]),
+        _folded([move.failures for move in moves]),
+        _folded([move.crashes for move in moves]),
+        _folded([move.status if isinstance(move, Finish) else None for move in moves]),
+        _unless_empty([move.result if isinstance(move, Finish) else None for move in moves]),
+        _folded([move.result_codec if isinstance(move, Finish) else Codec.JSON for move in moves]),
+        _unless_empty([json_of_error(move.error) for move in moves]),
+    ]
+    backs = [move if isinstance(move, Requeue) else None for move in moves]
+    if not any(backs):
+        return [*columns, *([] for _ in _OF_REQUEUES)]
+    of_requeues = ([back and value_of(back) for back in backs] for value_of in _OF_REQUEUES)
+    return [*columns, *map(_unless_empty, of_requeues)]
 
 
-def _row(move: Finish | Requeue) -> tuple[Any, ...]:
-    """failures, crashes, status, result, result codec, error, kind, delay_s, reason, suspect, band"""
-    error = json_of_error(move.error)
-    if isinstance(move, Finish):
-        codec = int(move.result_codec)
-        ends = int(move.status)
-        return move.failures, move.crashes, ends, move.result, codec, error, None, None, None, None, None
-    back = (int(move.kind), move.delay_s, int(move.reason), move.suspect, move.band)
-    return move.failures, move.crashes, None, None, 0, error, *back
+_OF_REQUEUES: Final = tuple(map(attrgetter, ("kind", "delay_s", "reason", "suspect", "band")))
+
+
+def _folded(column: list[Any]) -> list[Any]:
+    """One value where all are equal."""
+    return column[:1] if column.count(column[0]) == len(column) else column
+
+
+def _unless_empty(column: list[Any]) -> list[Any]:
+    return column if column.count(None) < len(column) else []

@@ -4,16 +4,25 @@
 -- $1 ids uuid[], $2 attempts integer[], $3 incarnations bigint[], $4 failures integer[], $5 crashes integer[],
 -- $6 statuses smallint[], $7 results bytea[], $8 result_codecs smallint[], $9 errors text[], $10 kinds smallint[],
 -- $11 delays_s double precision[], $12 reasons smallint[], $13 suspects boolean[], $14 leave_to integer[]
+-- $2 to $6 and $8 are arrays of one where all rows have the same: most batches are so, and each column of full length
+-- costs both sides. Those of $7 and $9 to $14 that no row sets are empty. unnest fills both with nulls.
 -- The fence is the DELETE: it waits for whoever holds the row, and matches only what still runs under this attempt
 -- and incarnation. The arrays are sorted by id, and the join is a nested loop over them, so locks are taken in id
 -- order. A requeue of what somebody asked to cancel ends it: a crash must not lose the request.
+-- One row comes back: how many rows matched and, if not all, which.
 WITH input AS MATERIALIZED (
-    SELECT i.*
+    SELECT i.id, coalesce(i.attempt, ($2::integer[])[1]) AS attempt,
+           coalesce(i.incarnation, ($3::bigint[])[1]) AS incarnation,
+           coalesce(i.failures, ($4::integer[])[1]) AS failures,
+           coalesce(i.crashes, ($5::integer[])[1]) AS crashes,
+           CASE WHEN i.kind IS NULL THEN coalesce(i.status, ($6::smallint[])[1]) END AS status, i.result,
+           coalesce(i.result_codec, ($8::smallint[])[1]) AS result_codec, i.error, i.kind, i.delay_s, i.reason,
+           i.suspect, i.leave_to, i.nth
       FROM unnest($1::uuid[], $2::integer[], $3::bigint[], $4::integer[], $5::integer[], $6::smallint[],
                   $7::bytea[], $8::smallint[], $9::text[], $10::smallint[], $11::double precision[],
-                  $12::smallint[], $13::boolean[], $14::integer[])
+                  $12::smallint[], $13::boolean[], $14::integer[]) WITH ORDINALITY
         AS i(id, attempt, incarnation, failures, crashes, status, result, result_codec, error, kind, delay_s,
-             reason, suspect, leave_to)
+             reason, suspect, leave_to, nth)
 ), fenced AS (
     DELETE FROM noria.running r USING input i
      WHERE r.id = i.id AND r.attempt = i.attempt AND r.incarnation = i.incarnation
@@ -24,7 +33,7 @@ WITH input AS MATERIALIZED (
     INSERT INTO noria.outcome (id, incarnation, started_at, finished_at, attempt, failures, crashes, status,
                                result_codec, result, error)
     SELECT id, incarnation, started_at, statement_timestamp(), attempt, failures, crashes, ends_as,
-           coalesce(result_codec, 0::smallint), result, CASE WHEN kind IS NULL THEN error::jsonb END
+           result_codec, result, CASE WHEN kind IS NULL THEN error::jsonb END
       FROM fenced
      WHERE ends_as IS NOT NULL
 ), noted AS (
@@ -40,7 +49,8 @@ WITH input AS MATERIALIZED (
       FROM fenced
      WHERE ends_as IS NULL
 )
-SELECT id, attempt, incarnation FROM fenced;
+SELECT matched, CASE WHEN matched < cardinality($1::uuid[]) THEN ARRAY(SELECT nth FROM fenced) END AS which
+  FROM (SELECT count(*) AS matched FROM fenced) AS n;
 
 -- name: on_record
 -- $1 ids uuid[], $2 attempts integer[], $3 incarnations bigint[], $4 statuses smallint[], $5 kinds smallint[]
