@@ -85,16 +85,16 @@ class Attempts:
         current_attempt.set(run.context)
         self._started(run)
         children: tuple[NewTask, ...] = ()
-        ended: Ended
         leave_to: int | None = None
+        ended: Ended
         try:
             ended = await self._bodies[run.handler.kind](run)
             tasks = run.context.close()
             if tasks and isinstance(ended, Returned):
                 children = await self._children(run, tasks)
-        except InvalidInput as refused:  # a child that would not be accepted
             elif isinstance(ended, Unbound):
                 leave_to = await self._other_versions(run)
+        except InvalidInput as refused:  # a child that would not be accepted
             ended = Raised(describe(refused), final=True)
         except asyncio.CancelledError:
             if run.stop is None and run.worker is not None and run.worker.cancelling():
@@ -130,10 +130,6 @@ class Attempts:
             except Unavailable:
                 await self._world.clock.sleep(_RETRY_S)
 
-    async def close(self) -> None:
-        """Threads are given up, child processes killed."""
-        self._threads.close()
-        await self._processes.close()
     async def _other_versions(self, run: Run) -> int | None:
         """The band of nodes with another version of the handler. None for a keyed task: its key has one queue."""
         world = self._world
@@ -149,3 +145,7 @@ class Attempts:
             except Unavailable:
                 await world.clock.sleep(_RETRY_S)
 
+    async def close(self) -> None:
+        """Threads are given up, child processes killed."""
+        self._threads.close()
+        await self._processes.close()
