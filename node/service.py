@@ -27,7 +27,7 @@ from runtime.core.messages import CancelRequested
 from runtime.core.task import State, TaskView
 from runtime.core.view import View
 from runtime.errors import AskError, AskTimeout, Unavailable
-from runtime.ports import Store
+from runtime.ports import Objects, Store
 
 _ACCEPT_S: Final = 1.9  # for the wait in the queue too: behind a frozen record nobody may wait twice
 _ROWS_PER_S: Final = 5_000  # more time for large batches, as the record takes
@@ -53,6 +53,10 @@ class NodeService:
     @property
     def store(self) -> Store:
         return self._world.store
+
+    @property
+    def objects(self) -> Objects | None:
+        return self._world.objects
 
     @property
     def registry(self) -> Registry:

@@ -54,6 +54,7 @@ def make_app(service: Service, options: Options | None = None) -> web.Applicatio
         bodies=Bodies(options.bodies_max, options.body_bytes_max),
         start=secrets.token_hex(4),
         long_polls=LongPolls(options.long_polls_max),
+        downloads=asyncio.Semaphore(options.downloads_max),
     )
     app = web.Application(middlewares=[problems.middleware], client_max_size=BATCH_BYTES_MAX)
     app[API] = api

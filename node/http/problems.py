@@ -50,6 +50,7 @@ PROBLEMS: Final[Mapping[str, Kind]] = {
     "task-cancelled": Kind(409, "The task was cancelled, so it has no result"),
     "result-expired": Kind(410, "The result is no longer kept"),
     "too-large": Kind(413, "The request is too large"),
+    "range-not-satisfiable": Kind(416, "The result has no such range"),
     "unsupported-media-type": Kind(415, "The body must be application/json"),
     "invalid-request": Kind(422, "Some values are not allowed"),
     "idempotency-key-reused": Kind(422, "The idempotency key belongs to a different request"),

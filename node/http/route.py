@@ -6,6 +6,7 @@ the dispatcher, the OpenAPI document and the tests read the same one.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ class Options:
     backlog_max: int | None = None
     bodies_max: int = 1024  # requests whose body is being read or stored
     body_bytes_max: int = 64 << 20  # of all of them together
+    downloads_max: int = 16  # large results that go out at the same time; more are refused for now
     long_polls_max: int = 10_000  # more are answered at once with the present state
     event_streams_max: int = 100
     bulk_s: float = 20.0  # how long one action by filter goes on
@@ -55,6 +57,7 @@ class Api:
     bodies: Bodies
     start: str  # tells this start of the node from others, in ids of events
     long_polls: LongPolls
+    downloads: asyncio.Semaphore
     streams: set[Stream] = field(default_factory=set)
 
 

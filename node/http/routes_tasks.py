@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from node.http import models, schemas, specs, views
+from node.http import models, results, schemas, specs, views
 from node.http.admission import demand_room
 from node.http.auth import Scope
 from node.http.filters import filter_of, page_of
 from node.http.problems import Problem
 from node.http.reading import summary
 from node.http.route import LIST_QUERY, WAIT_QUERY, Answer, Call, Route
-from runtime.core.task import Codec, Duplicate, KeyReused, Refused, State
+from runtime.core.task import Duplicate, KeyReused, Refused, State
 from runtime.errors import InvalidInput, Unavailable
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ async def get_task(call: Call) -> web.Response:
     return views.json_response(views.task_json(view, call.service))
 
 
-async def get_result(call: Call) -> web.Response:
+async def get_result(call: Call) -> web.StreamResponse:
     view = await _visible(call, call.task_id())
     match view.state:
         case State.SUCCEEDED:
@@ -133,15 +133,7 @@ async def get_result(call: Call) -> web.Response:
         case _:
             detail = f"task {view.id} is {view.state}"
             raise Problem("task-not-finished", detail, members={"state": view.state})
-    if view.result is None:
-        raise Problem("result-expired", f"the result of task {view.id} was deleted")
-    is_json = view.result_codec is Codec.JSON
-    headers = {
-        "Content-Type": "application/json" if is_json else "application/octet-stream",
-        "X-Content-Type-Options": "nosniff",  # it is somebody's data: never a page of this origin
-        "Content-Security-Policy": "default-src 'none'; sandbox",
-    }
-    return web.Response(body=view.result, headers=headers)
+    return await results.answer(call, view)
 
 
 async def list_attempts(call: Call) -> web.Response:
@@ -191,6 +183,16 @@ _SUBMIT_PROBLEMS: Final = (
     "malformed-json", "request-timeout", "too-large", "unsupported-media-type", "invalid-request",
     "idempotency-key-reused", "encryption-not-configured", "backlog-full", "overloaded",
 )  # fmt: skip
+
+_LARGE_REQUEST: Final = {
+    "Range": "bytes=FIRST-LAST, of a large result.",
+    "If-Range": "Its ETag: the range only if it still is that one.",
+    "If-None-Match": "Its ETag.",
+}
+_LARGE_ANSWER: Final = {
+    "ETag": "Of a large result: its SHA-256.",
+    results.DIGEST_HEADER: "Of a large result: its SHA-256 in hexadecimal.",
+}
 
 ROUTES: Final = (
     Route(
@@ -252,9 +254,24 @@ ROUTES: Final = (
         method="GET",
         path="/v1/tasks/{id}/result",
         handle=get_result,
-        summary="The result as it was stored.",
-        answers={200: Answer("JSON, or application/octet-stream for bytes.", content_type="*/*")},
-        problems=("task-not-found", "task-not-finished", "task-failed", "task-cancelled", "result-expired"),
+        summary="The result as it was stored. Large ones are streamed.",
+        headers=_LARGE_REQUEST,
+        answers={
+            200: Answer(
+                "JSON, or application/octet-stream for bytes.", content_type="*/*", headers=_LARGE_ANSWER
+            ),
+            206: Answer("The range of a large result.", content_type="*/*", headers=_LARGE_ANSWER),
+            304: Answer("It is the one that the client has.", content_type="*/*"),
+        },
+        problems=(
+            "task-not-found",
+            "task-not-finished",
+            "task-failed",
+            "task-cancelled",
+            "result-expired",
+            "range-not-satisfiable",
+            "overloaded",
+        ),
         scope=Scope.TASKS_READ,
         tag="tasks",
     ),

@@ -26,6 +26,12 @@ class Waiting(TypedDict):
     until: NotRequired[Time]
 
 
+class ResultRef(TypedDict):
+    bytes: int
+    sha256: str
+    content_type: str
+
+
 class TaskError(TypedDict):
     type: str
     message: str
@@ -76,6 +82,9 @@ class Task(TypedDict):
     result: NotRequired[Annotated[Any, Field(description="JSON results; left out in lists.")]]
     result_bytes: NotRequired[
         Annotated[int, Field(description="Size of a result that is bytes: see /result.")]
+    ]
+    result_ref: NotRequired[
+        Annotated[ResultRef, Field(description="In place of a large result, which is at /result.")]
     ]
     error: NotRequired[LastError]
     progress: NotRequired[ProgressOut]

@@ -15,7 +15,7 @@ from actors.intake import TaskSpec
 from node.http.cluster import Load
 from runtime.core.task import Acceptance, Band, NewTask, TaskView
 from runtime.core.view import View
-from runtime.ports import Store
+from runtime.ports import Objects, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,11 @@ class Service(Protocol):
 
     @property
     def store(self) -> Store: ...
+
+    @property
+    def objects(self) -> Objects | None:
+        """Where large results lie; None where this node was not told."""
+        ...
 
     @property
     def registry(self) -> Registry: ...

@@ -13,6 +13,7 @@ import orjson
 from aiohttp import web
 
 from node.http.cluster import is_live, names_in
+from runtime.core.objects import Reference
 from runtime.core.task import Codec, Lane, Reason, State, Stored, TaskView
 
 if TYPE_CHECKING:
@@ -82,15 +83,27 @@ def task_json(view: TaskView, service: Service) -> dict[str, object]:
     if view.state in _WAITING:
         task["waiting"] = _waiting(view, service)
     elif view.state is State.SUCCEEDED:
-        if view.result_codec is Codec.BYTES:
-            task["result_bytes"] = len(view.result or b"")
-        elif view.result is not None:
-            task["result"] = orjson.Fragment(view.result)
+        _add_result(task, view)
+    elif view.progress is not None and view.progress.result_waits:
+        task["waiting"] = {"reason": "result_store", "detail": view.progress.result_waits}
     _add_rare(task, view)
     return task
 
 
 _WAITING: Final = frozenset({State.BLOCKED, State.SCHEDULED, State.READY})
+
+
+def _add_result(task: dict[str, object], view: TaskView) -> None:
+    if view.result is None:
+        return
+    if view.result_codec.is_apart:
+        lies = Reference.from_bytes(view.result)
+        kind = "application/json" if view.result_codec.inner is Codec.JSON else "application/octet-stream"
+        task["result_ref"] = {"bytes": lies.size, "sha256": lies.sha256, "content_type": kind}
+    elif view.result_codec is Codec.BYTES:
+        task["result_bytes"] = len(view.result)
+    else:
+        task["result"] = orjson.Fragment(view.result)
 
 
 def _add_rare(task: dict[str, object], view: TaskView) -> None:
