@@ -29,8 +29,8 @@ test: $(READY) ## all tests, on real services that are started where they do not
 simulate: $(READY) ## more seeds of the simulation: make simulate FROM=1 SEEDS=2000
 	$(BIN)/python -m tests.simulation.replay $(or $(FROM),1) $(or $(SEEDS),2000)
 
-chaos: $(READY) ## faults drawn by lot on real processes, then the history is checked
-	$(BIN)/python -m tests.faults.chaos
+chaos: $(READY) ## faults drawn by lot on three nodes and all services, then the history is checked: make chaos MINUTES=10
+	$(BIN)/python -m tests.faults.chaos --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED))
 
 check: $(READY) ## lint, format and types
 	$(BIN)/ruff check

@@ -1,148 +1,162 @@
-"""Faults drawn by lot, under load, on real processes, until the rounds are over; then the whole history is checked.
+"""Faults drawn by lot on three real nodes with PostgreSQL, RabbitMQ and etcd of their own, under load; then the whole
+history is checked.
 
-    python -m tests.faults.chaos [--seed N] [--rounds N]
+    python -m tests.faults.chaos [--minutes M] [--seed N] [--history FILE]
 
-The seed chooses faults and moments; what meets what is left to the machine. Bounded: a round takes a few seconds.
+The seed chooses faults, victims and lengths; what meets what is left to the machine. The history is written also where
+something went wrong, and `python -m tests.faults.check FILE` judges it again.
 """
 
+# ruff: noqa: T201 - what it prints is for people
 from __future__ import annotations
 
 import argparse
 import random
-import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.faults.disasters import LEASE_S, Disasters
 from tests.faults.load import Load
-from tests.faults.record import Record
-from tests.faults.rig import LEASE_S, Node, Rig
+from tests.faults.rig import Rig
+from tests.faults.services import services
 from tests.faults.stage import Stage
+from tests.faults.watch import Watch
+from tests.support.events import write_events
+from tests.support.history import BURNS_FAILURE, RULES, History, violations
 
-_BETWEEN: Final = 10  # tasks accepted between two faults
-_FINAL_S: Final = 60.0
-
-
-class Chaos:
-    def __init__(self, rig: Rig, nodes: list[Node], chance: random.Random) -> None:
-        self._rig = rig
-        self._record = rig.record
-        self._nodes = nodes
-        self._chance = chance
-
-    def faults(self) -> dict[str, Callable[[], None]]:
-        return {
-            "a node is killed": self._kill,
-            "all nodes are killed": self._kill_all,
-            "a node and PostgreSQL are killed": self._kill_both,
-            "a node drains": self._drain,
-            "a node stops for a moment": self._pause,
-            "a node wakes after its death": self._zombie,
-            "PostgreSQL restarts fast": lambda: self._restart(signal.SIGINT),
-            "PostgreSQL crashes": lambda: self._restart(signal.SIGQUIT),
-            "PostgreSQL freezes": self._freeze,
-        }
-
-    def _some_node(self) -> Node:
-        return self._chance.choice(self._nodes)
-
-    def _last(self, *lengths_s: float) -> None:
-        """How long the fault lasts."""
-        threading.Event().wait(self._chance.choice(lengths_s))
-
-    def _kill(self) -> None:
-        node = self._some_node()
-        node.kill()
-        node.start()
-
-    def _kill_all(self) -> None:
-        for node in self._nodes:
-            node.kill()
-        for node in self._nodes:
-            node.start()
-
-    def _kill_both(self) -> None:
-        node = self._some_node()
-        node.kill()
-        self._restart(signal.SIGQUIT)
-        node.start()
-
-    def _drain(self) -> None:
-        node = self._some_node()
-        node.process.signal(signal.SIGTERM)
-        code = node.process.wait_exit(40)
-        assert code == 0, f"drained with {code}\n{node.process.output}"
-        node.start()
-
-    def _pause(self) -> None:
-        node = self._some_node()
-        node.freeze()
-        self._last(LEASE_S * 0.15, LEASE_S * 0.4, LEASE_S * 0.6)
-        node.thaw()
-
-    def _zombie(self) -> None:
-        node = self._some_node()
-        node.freeze()
-        self._last(LEASE_S * 3)
-        node.thaw()
-        node.died(75)
-        node.start()
-
-    def _restart(self, how: signal.Signals) -> None:
-        self._record.stop(how)
-        self._last(0, 0, LEASE_S / 2, LEASE_S * 2)
-        self._record.start()
-
-    def _freeze(self) -> None:
-        self._record.freeze()
-        self._last(0.5, LEASE_S, LEASE_S * 1.5, LEASE_S * 4)
-        self._record.thaw()
-
-
-def run(rig: Rig, seed: int, rounds: int) -> str:
-    """Raises AssertionError; else says what it came to."""
-    chance = random.Random(seed)
-    nodes = list(rig.two_nodes("a", "b"))
-    faults = Chaos(rig, nodes, chance).faults()
-    with Load(*nodes, clients=4) as load:
-        for number in range(rounds):
-            load.wait_accepted(_BETWEEN)
-            threading.Event().wait(chance.uniform(0, 0.5))  # the moment of the fault
-            name = chance.choice(list(faults))
-            print(f"{number + 1}/{rounds} {name}", flush=True)  # noqa: T201 - this is its output
-            faults[name]()
-            for node in nodes:
-                assert node.process.process.poll() is None, f"{node.name} ended\n{node.process.output}"
-        load.wait_accepted(_BETWEEN)
-    history = rig.check(_FINAL_S)
-    return (
-        f"sound: {len(history.tasks)} tasks, {len(history.bodies)} bodies, {len(history.attempts)} attempts that "
-        f"committed no outcome, {len(history.submissions)} requests, {rig.kills} processes died"
-    )
+_BETWEEN: Final = 30  # tasks accepted between two faults
+_ACCEPTED_WITHIN_S: Final = 60.0
+_FINAL_S: Final = 90.0
+_CLIENTS: Final = 4
+_CANCELLED_EVERY: Final = 20
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description="Faults drawn by lot, under load; then the history is checked."
+        prog="python -m tests.faults.chaos", description=(__doc__ or "").split("\n\n")[0]
     )
+    parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument(
+        "--history", type=Path, help="where to write it (default: in the folder for temporary files)"
+    )
     asked = parser.parse_args()
-    print(f"seed {asked.seed}", flush=True)  # noqa: T201 - this is its output
-    with tempfile.TemporaryDirectory(prefix="noria-chaos-") as folder:
-        record = Record(Path(folder) / "pg")
-        record.start()
-        with Stage(Path(folder) / "socket") as stage:
-            rig = Rig(record, stage)
-            try:
-                print(run(rig, asked.seed, asked.rounds))  # noqa: T201 - this is its output
-            finally:
-                rig.close()
-                record.close()
-    return 0
+    path = asked.history or Path(tempfile.gettempdir()) / f"noria-chaos-{asked.seed}.jsonl"
+    print(f"seed {asked.seed}; starting PostgreSQL, RabbitMQ, etcd and three nodes ...", flush=True)
+    with cluster() as rig:
+        chaos = Chaos(rig, random.Random(asked.seed))
+        failure = chaos.run(asked.minutes * 60)
+        return report(rig, chaos, path, failure)
+
+
+@contextmanager
+def cluster() -> Iterator[Rig]:
+    with (
+        services() as all_three,
+        tempfile.TemporaryDirectory(prefix="noria-chaos-") as folder,
+        Stage(Path(folder) / "socket") as stage,
+    ):
+        rig = Rig(all_three, stage)
+        try:
+            for name in "abc":
+                rig.node(name, start=False, wired=name == "c", LEASE_S=f"{LEASE_S:g}")
+            rig.start_all()
+            yield rig
+        finally:
+            rig.close()
+
+
+class Chaos:
+    def __init__(self, rig: Rig, chance: random.Random) -> None:
+        self._rig = rig
+        self._chance = chance
+        self._disasters = Disasters(rig, chance)
+        self._began_s = time.monotonic()
+        self.counts: Counter[str] = Counter()
+
+    def run(self, seconds: float) -> str:
+        """What went wrong on the way; empty where nothing did."""
+        self._began_s = time.monotonic()
+        load = Load(*self._rig.nodes, clients=_CLIENTS, cancelled_every=_CANCELLED_EVERY)
+        try:
+            with Watch(self._rig), load:
+                load.wait_accepted(_BETWEEN, _ACCEPTED_WITHIN_S)
+                while time.monotonic() < self._began_s + seconds:
+                    self._disaster(load)
+        except Exception as failure:  # noqa: BLE001 - whatever it is, the history is worth more
+            return f"{type(failure).__name__}: {failure}"
+        return ""
+
+    def _disaster(self, load: Load) -> None:
+        names = list(self._disasters.all)
+        name = self._chance.choices(names, [self._disasters.weight(name) for name in names])[0]
+        self.counts[name] += 1
+        self._disasters.all[name]()
+        back = self._disasters.revive()
+        load.wait_accepted(_BETWEEN, _ACCEPTED_WITHIN_S)
+        at_s = time.monotonic() - self._began_s
+        also = f"; {', '.join(back)} had been declared dead meanwhile" if back else ""
+        print(
+            f"{int(at_s) // 60:02d}:{at_s % 60:04.1f}  {load.accepted:7,} accepted  {name}{also}", flush=True
+        )
+        threading.Event().wait(self._chance.uniform(0, 0.5))  # the moment of the next one
+
+
+# -- the end --------------------------------------------------------------------------------------------
+
+
+def report(rig: Rig, chaos: Chaos, path: Path, failure: str) -> int:
+    found = [failure] if failure else []
+    if not failure:
+        print("all faults are over; waiting until all tasks have ended ...", flush=True)
+        try:
+            rig.services.heal()
+            rig.start_all()
+            rig.wait_final(_FINAL_S)
+        except AssertionError as late:
+            found.append(str(late)[:3000])
+    history = rig.history(final=not found)
+    count = write_events(path, history.events)
+    found += violations(history)
+    for line in summary(history, chaos.counts):
+        print(line)
+    for line in found:
+        print(f"WRONG {line}")
+    print(f"{count:,} events in {path}; python -m tests.faults.check {path}")
+    print("sound: every rule holds" if not found else f"{len(found)} things are wrong")
+    return 1 if found else 0
+
+
+def summary(history: History, counts: Counter[str]) -> Iterator[str]:
+    yield f"faults           {counts.total()}"
+    yield from (f"  {count:4}  {name}" for name, count in counts.most_common())
+    requests = len(history.submissions)
+    refused = sum(not one.accepted for one in history.submissions)
+    yield f"tasks            {len(history.tasks):,} by {requests:,} requests, {refused:,} of them refused or not answered"
+    yield f"bodies           {len(history.bodies):,}; {repeated(history):,} repeat one that a fault cut short"
+    yield f"processes died   {history.kills}"
+    yield f"views            {len(history.views):,}"
+    yield f"lost             {broken(history, ('every 2xx is on record', 'a task is in one place, in the end in its outcome'))}"
+    yield f"stale commits    {broken(history, ('only the newest attempt commits, and attempts grow by one',))}"
+    yield f"false deaths     {broken(history, ('nobody is declared dead without a fault',))}"
+
+
+def repeated(history: History) -> int:
+    """Bodies that ran again though the one before had not failed."""
+    ran = {(body.id, body.attempt) for body in history.bodies}
+    again = {(one.id, one.attempt) for one in history.attempts if one.kind not in BURNS_FAILURE} & ran
+    return sum((task_id, attempt + 1) in ran for task_id, attempt in again)
+
+
+def broken(history: History, laws: Sequence[str]) -> int:
+    return sum(len(list(RULES[law](history))) for law in laws)
 
 
 if __name__ == "__main__":

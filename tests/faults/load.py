@@ -16,11 +16,11 @@ _REPEAT_S: Final = 0.1
 
 class Load:
     """`clients` threads post to the nodes in turn until the block ends, each task for as long as nobody has accepted
-    it; every answered request is counted."""
+    it; every answered request is counted. `cancelled_every` such a number, a task is due later, and cancelled."""
 
-    def __init__(self, *nodes: Node, clients: int = 3, pause_s: float = _PAUSE_S) -> None:
+    def __init__(self, *nodes: Node, clients: int = 3, cancelled_every: int = 0) -> None:
         self._nodes = nodes
-        self._pause_s = pause_s
+        self._cancelled_every = cancelled_every
         self._numbers = count()
         self._stop = threading.Event()
         self._news = threading.Condition()
@@ -53,14 +53,23 @@ class Load:
         try:
             while not self._stop.is_set():
                 number = next(self._numbers)
-                self._post(number + client, HANDLERS[number % len(HANDLERS)], f"load-{number}")
-                self._stop.wait(self._pause_s)
+                if self._cancelled_every and number % self._cancelled_every == 0:
+                    self._post_and_cancel(number + client, f"cancelled-{number}")
+                else:
+                    self._post(number + client, HANDLERS[number % len(HANDLERS)], f"load-{number}")
+                self._stop.wait(_PAUSE_S)
         except BaseException as failure:  # noqa: BLE001 - raised again where the block ends
             self._failure = failure
 
-    def _post(self, first: int, handler: str, key: str) -> None:
-        """The same again, by the next node, until it is answered, as the contract says."""
-        fields: dict[str, Any] = {} if handler == "quick" else {"name": key}
+    def _post_and_cancel(self, first: int, key: str) -> None:
+        """It may begin before the request to cancel comes, or be over."""
+        task_id = self._post(first, "act", key, _delay_s=0.1)
+        if task_id is not None:
+            self._nodes[(first + 1) % len(self._nodes)].cancel(task_id)
+
+    def _post(self, first: int, handler: str, key: str, **options: Any) -> str | None:
+        """The same again, by the next node, until it is answered, as the contract says. Its id."""
+        fields: dict[str, Any] = options if handler == "quick" else {"name": key, **options}
         for nth in count(first):
             answer = self._nodes[nth % len(self._nodes)].post(handler, key=key, **fields)
             accepted = answer.status in {200, 202}
@@ -69,11 +78,12 @@ class Load:
                 self._accepted += accepted
                 self._news.notify_all()
             if accepted:
-                return
+                return answer.id
             assert answer.status in {None, 503}, f"{handler} {key}: {answer}"
             if self._stop.wait(_REPEAT_S):
                 self.unanswered.append((handler, key))
-                return
+                return None
+        raise AssertionError("counting never ends")
 
     def __enter__(self) -> Self:
         for thread in self._threads:
