@@ -54,17 +54,20 @@ class Offers:
         self._count = 0
         self._claiming: set[Kind] = set()
         self._granted: tuple[int, ...] = ()
-        self._received = 0  # since the last grant
+        self._received = dict.fromkeys(Kind, 0)  # since the last grant
 
     # -- in -----------------------------------------------------------------------------------------
 
     def put(self, delivery: Delivery) -> None:
         offer = delivery.offer
-        self._received += len(offer.items)
-        if offer.kind >= len(_KINDS) or self._count + len(offer.items) > _WAITING_MAX:
+        if offer.kind >= len(_KINDS):
             delivery.ack()
             return
         kind = _KINDS[offer.kind]
+        self._received[kind] += len(offer.items)
+        if self._count + len(offer.items) > _WAITING_MAX:
+            delivery.ack()
+            return
         self._waiting[kind].append(_Waiting(delivery, self._world.clock.now_s()))
         self._count += len(offer.items)
         self.claim(kind)
@@ -82,10 +85,12 @@ class Offers:
         self._detach(self._claim(kind, items, done))
 
     def claimed(self, answer: Claimed) -> None:
-        """The executor has heard of it: what was taken and did not come is free again."""
+        """The executor has heard of it, and starts what came: what was taken for it is free until then."""
         self._claiming.discard(answer.kind)
-        self._world.capacity.give_back(answer.kind, answer.asked)
+        capacity = self._world.capacity
+        capacity.give_back(answer.kind, answer.asked - len(answer.claims))
         self._regrant()
+        capacity.give_back(answer.kind, len(answer.claims))
 
     def tick(self) -> None:
         """Give up what has waited too long, and tell the others when the credit has changed much."""
@@ -164,17 +169,24 @@ class Offers:
         """What every other member may send from now on; whoever calls this tells them."""
         others = len(self._world.cluster.view.active) - 1
         self._granted = self._world.capacity.credits(max(0, others))
-        self._received = 0
+        self._received = dict.fromkeys(Kind, 0)
         return self._granted
 
     def _regrant(self) -> None:
         broker, others = self._world.broker, len(self._world.cluster.view.active) - 1
-        if broker is None or others <= 0:
-            return
+        if broker is None or not broker.reachable or others <= 0:
+            return  # who does not hear takes no offers
         now = self._world.capacity.credits(others)
-        spent = self._received > 0 and self._received * 2 >= sum(self._granted) * others
-        if (spent and any(now)) or _open(now) != _open(self._granted):
+        if _open(now) != _open(self._granted) or self._is_stale(now, others):
             self._detach(self._tell_credit(self.grant()))
+
+    def _is_stale(self, now: tuple[int, ...], others: int) -> bool:
+        """Whether the others have less than half of what they could have: it was spent, or there is more room."""
+        for kind, credit, granted in zip(_KINDS, now, self._granted, strict=False):
+            left = granted * others - self._received[kind]
+            if credit and left * 2 < credit * others:
+                return True
+        return False
 
     async def _tell_credit(self, credits_now: tuple[int, ...]) -> None:
         assert self._world.broker is not None, "only asked for with one"

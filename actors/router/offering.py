@@ -97,6 +97,8 @@ class Offering:
         assert self._world.broker is not None, "only sent with one"
         try:
             await self._world.broker.offer(owner, offer)
+            self._world.telemetry.count("offer_messages_total")
+            self._world.telemetry.count("tasks_offered_total", len(offer.items))
         except Unavailable as refused:
             log.debug("%d offers to incarnation %d are lost: %s", len(offer.items), owner, refused)
             self._world.cluster.peer(owner).credits = []  # until it is heard again

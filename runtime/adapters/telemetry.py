@@ -20,6 +20,8 @@ COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "tasks_accepted_total": ("Tasks stored, duplicates not counted", ()),
     "tasks_finished_total": ("Tasks that reached a final state", ("handler", "outcome")),
     "tasks_claimed_total": ("Attempts claimed, by the way they came", ("via",)),
+    "tasks_offered_total": ("Tasks offered to the nodes that own them", ()),
+    "offer_messages_total": ("Messages in which they were", ()),
     "attempts_requeued_total": ("Attempts that went back to waiting", ("handler", "kind")),
     "fenced_commits_total": ("Commits refused because a newer attempt exists", ()),
     "sweep_repaired_total": ("Attempts handed back by repair", ("kind",)),
