@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-    from node.client import Client, ClientError, TaskInfo
+    from node.client import Client, ClientError, Downloaded, TaskInfo
 
 POLL_S = 1.0  # how often progress is looked at; the end of a task is told at once
 RIDE_OUT_S = 60.0  # a node that restarts meanwhile is waited for
@@ -190,6 +190,10 @@ def story(info: TaskInfo) -> str:
 
 def print_result(task_id: str, output: Path | None = None, *, json_only: bool = False) -> None:
     """The stored result: JSON in a readable form on a terminal, else the very bytes. Raises Refused, ResultExpired."""
+    if output is not None and not json_only:
+        saved = _save(task_id, output)
+        render.note(f"{saved.size:,} bytes ({saved.content_type}) written to {output}")
+        return
     data, content_type = with_client(lambda client: client.raw_result(task_id))
     is_json = content_type == "application/json"
     if json_only and not is_json:
@@ -207,6 +211,14 @@ def print_result(task_id: str, output: Path | None = None, *, json_only: bool = 
         raise click.UsageError(
             f"the result is {len(data):,} bytes of {content_type}; use --output FILE, or a pipe"
         )
+
+
+def _save(task_id: str, path: Path) -> Downloaded:
+    """Straight to the file: it may be larger than what anybody wants in memory."""
+    try:
+        return with_client(lambda client: client.save_result(task_id, path))
+    except OSError as exc:
+        raise click.UsageError(f"{path} cannot be written ({exc.strerror})") from exc
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -6,6 +6,7 @@ Imports neither the database's nor the broker's nor any telemetry library; handl
 from __future__ import annotations
 
 from node.client.client import Client
+from node.client.downloading import Downloaded
 from node.client.errors import (
     ClientError,
     InvalidTask,
@@ -32,6 +33,7 @@ __all__ = [
     "Changed",
     "Client",
     "ClientError",
+    "Downloaded",
     "InvalidTask",
     "KeyReused",
     "NotFound",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote
 
 import orjson
 
 from node.client import filters
+from node.client.downloading import Downloaded, to_file, to_memory
 from node.client.errors import NotFound, Overloaded, ServerFault
 from node.client.events import follow
 from node.client.models import AttemptInfo, Changed, TaskEvent, TaskInfo
@@ -69,8 +71,15 @@ class Operations:
 
     async def raw_result(self, task_id: str) -> tuple[bytes, str]:
         """The stored result and its content type. Raises Refused while there is none, ResultExpired, NotFound."""
-        answer = await self._transport.call("GET", task_path(task_id, "/result"))
-        return answer.body, answer.content_type
+        body, got = await to_memory(self._transport, task_path(task_id, "/result"))
+        return body, got.content_type
+
+    async def save_result(self, task_id: str, path: str | Path) -> Downloaded:
+        """The stored result into a file, which is there whole or not at all; memory does not grow with its size.
+
+        Raises as `raw_result`, and OSError.
+        """
+        return await to_file(self._transport, task_path(task_id, "/result"), Path(path))
 
     # -- many tasks
 

@@ -29,11 +29,13 @@ if TYPE_CHECKING:
         Mapping,
         Sequence,
     )
+    from pathlib import Path
     from ssl import SSLContext
     from types import TracebackType
 
     from actors.authoring.task import Task, TaskOptions
     from node.client.client import Named
+    from node.client.downloading import Downloaded
     from node.client.filters import Filter
     from node.client.handle import TaskHandle
     from node.client.models import AttemptInfo, Changed, TaskEvent, TaskInfo
@@ -238,6 +240,9 @@ class SyncClient:
 
     def raw_result(self, task_id: str) -> tuple[bytes, str]:
         return self._run(self._client.raw_result(task_id))
+
+    def save_result(self, task_id: str, path: str | Path) -> Downloaded:
+        return self._run(self._client.save_result(task_id, path))
 
     def page(
         self, *, limit: int = 50, cursor: str | None = None, dead: bool = False, **which: Unpack[Filter]

@@ -62,6 +62,23 @@ class Answer:
             ) from exc
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What stands before the body of an answer; empty where the node does not tell."""
+
+    status: int
+    content_type: str
+    etag: str
+    sha256: str
+
+    @classmethod
+    def of(cls, response: aiohttp.ClientResponse) -> Head:
+        headers = response.headers
+        return cls(
+            response.status, response.content_type, headers.get("ETag", ""), headers.get("X-Noria-SHA256", "")
+        )
+
+
 def read_json(body: bytes) -> Any:
     """Exactly: orjson would read integers above 64 bits as floats. Raises ValueError."""
     return json.loads(body) if _LONG_NUMBER.search(body) else orjson.loads(body)
@@ -189,6 +206,32 @@ class Transport:
                 yield response.content
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             raise self._translate(exc) from exc
+
+    async def pieces(self, path: str, headers: Mapping[str, str]) -> AsyncGenerator[tuple[Head, bytes]]:
+        """A 2xx answer as it arrives, at least one piece (perhaps an empty one). Not repeated here.
+
+        However long it takes, as long as something arrives within each `request_timeout_s`.
+        """
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=self.request_timeout_s
+        )
+        try:
+            async with self._open_session().get(
+                self.url + path, headers=headers, timeout=timeout, allow_redirects=False, ssl=self._ssl
+            ) as response:
+                if response.status >= 300:
+                    raise self._refusal(response, await response.read())
+                head = Head.of(response)
+                yield head, b""
+                async for piece in response.content.iter_any():
+                    yield head, piece
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            raise self._translate(exc) from exc
+
+    @staticmethod
+    def worth_repeating(error: Unreachable | Overloaded) -> bool:
+        """Of a request that changes nothing."""
+        return _worth_repeating(error, Repeat.ALWAYS)
 
     def _open_session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
