@@ -1,4 +1,4 @@
-"""How fast one node is, over HTTP, with PostgreSQL's synchronous_commit on: `python bench/node.py [WORKLOAD…]`.
+"""How fast one node is, over HTTP, with PostgreSQL's synchronous_commit on: `python -m bench [WORKLOAD…]`.
 
 batch     no-op tasks posted in batches of 500             single   no-op tasks posted one by one, 64 at a time
 io        tasks that wait 50 ms                            latency  posted → result visible, at 100 tasks/s
@@ -17,7 +17,8 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 import asyncpg
 import orjson
-from rig import Rig, percentile, rig, until_idle
+
+from bench.rig import Rig, percentile, rig, until_idle
 
 PAYLOAD = {
     "user_id": 123456,

@@ -1,0 +1,25 @@
+"""All benchmarks: `python -m bench [PART…]`, where a part is `node`, `cluster`, `load`, or a workload of `node`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from bench import node
+from bench.cluster import cluster
+from bench.load import load
+
+
+async def main(words: list[str]) -> None:
+    for word in words or ["node", "cluster", "load"]:
+        name, _, size = word.partition("=")
+        if name == "cluster":
+            await cluster(*([int(size)] if size else []))
+        elif name == "load":
+            await load(*([float(size)] if size else []))
+        else:
+            await node.main([] if name == "node" else [name])
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1:]))
