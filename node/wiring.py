@@ -163,11 +163,13 @@ async def _join(
         settings.cpu_processes,
         result_bytes=settings.result_max_bytes,
     )
+    capacity = Capacity({kind: limits.of(kind) for kind in Kind})
+    capacity.paused = frozenset(await store.paused())  # before the first pull
     return World(
         store=store,
         registry=registry,
         bands=bands,
-        capacity=Capacity({kind: limits.of(kind) for kind in Kind}),
+        capacity=capacity,
         intake=Intake(registry, bands, lambda: time.time_ns() // 1_000_000, Published(store, clock.now_s)),
         resources=resources,
         activity=Activity(clock.now_s, clock.wall),

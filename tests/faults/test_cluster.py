@@ -182,8 +182,9 @@ def test_a_node_cut_off_from_postgresql_only_refuses_and_is_taken_over(trio: Tri
 
 
 def test_a_join_moves_only_slots_to_the_joiner_and_a_drain_repeats_nothing(trio: Trio) -> None:
-    with trio.load() as load:
+    with trio.load() as load, many_that_wait(trio) as fingerprint:
         held = trio.hold("while joining")
+        waited = fingerprint()
         joiner = trio.rig.node("e", LEASE_S=f"{LEASE_S:g}")
         trio.wait_slots([*trio.nodes, joiner], {"a", "b", "c", "e"})
         load.wait_accepted(WORK)
@@ -191,6 +192,9 @@ def test_a_join_moves_only_slots_to_the_joiner_and_a_drain_repeats_nothing(trio:
         changed = moved(before, after)
         assert trio.a.slots()["e"] == len(changed), "the joiner has what moved, and nothing else moved"
         assert len(changed) / SLOTS <= (1 + MOVED_SLACK) / 4
+        assert fingerprint() == waited, (
+            "a node that starts obeys pauses, and a view writes nothing for what waits"
+        )
         trio.stage.release("while joining")
         joiner.ask_to_drain()
         assert joiner.process.wait_exit(30) == 0, joiner.process.output
