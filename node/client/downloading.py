@@ -103,10 +103,14 @@ async def to_file(transport: Transport, path: str, target: Path) -> Downloaded:
         await asyncio.to_thread(file.close)
         await asyncio.to_thread(unfinished.rename, target)
     except BaseException:
-        file.close()
-        unfinished.unlink(missing_ok=True)
+        await asyncio.to_thread(_discard, file, unfinished)
         raise
     return got
+
+
+def _discard(file: BinaryIO, path: Path) -> None:
+    file.close()
+    path.unlink(missing_ok=True)
 
 
 async def _into(transport: Transport, path: str, file: BinaryIO) -> Downloaded:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from actors.supervisor.messages import Message as SupervisorMessage
     from node.http.route import Api, Options
     from runtime.kernel.actor import Ref
-    from runtime.ports import Coordinator, Store
+    from runtime.ports import Coordinator, Objects, Store
 
 _LONG_S = 86_400.0
 _HEARTBEAT_S = 0.05  # with a broker
@@ -75,6 +75,7 @@ async def memory_node(
     tags: tuple[str, ...] = (),
     weight: float = 1.0,
     exchange: MemoryExchange | None = None,
+    objects: Objects | None = None,
 ) -> AsyncIterator[MemoryNode]:
     """A member of the cluster of the node `beside`, or of one of its own; it has its place in the ring when this is
     entered. With an `exchange` it talks to the others there.
@@ -95,6 +96,7 @@ async def memory_node(
             broker = MemoryBroker(exchange, incarnation)
             stack.callback(broker.close)
             world = replace(world, broker=broker, heartbeat_s=_HEARTBEAT_S)
+        world = replace(world, objects=objects)
         system = await stack.enter_async_context(ActorSystem(world.clock))
         asked_to_drain = asyncio.Event()
         supervisor = await system.spawn(
