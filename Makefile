@@ -37,8 +37,8 @@ check: $(READY) ## lint, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(READY) ## one node over HTTP: rates, latency, CPU of all processes, drain with a million waiting
-	$(BIN)/python bench/node.py
+bench: $(READY) ## a node, the cluster beside Celery and Dramatiq, and how evenly nodes share: make bench PART="cluster=3 load=20"
+	$(BIN)/python -m bench $(PART)
 
 .PHONY: load
 LOAD_READY := .venv-load/.ready
