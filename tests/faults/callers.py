@@ -30,7 +30,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a node answered. `why` where nothing came: 'refused' is a port that nobody listens on."""
+    """What a node answered. `why` where nothing came: 'refused' where nobody listens, 'reset' where the connection
+    still waited to be accepted when the port was closed."""
 
     node: str
     request: Request
@@ -80,7 +81,7 @@ class Callers:
         return [one for one in self.said if not self._is_right(one)]
 
     def _is_right(self, one: Said) -> bool:
-        if one.leaving and (one.status == 503 or one.why == "refused"):
+        if one.leaving and (one.status == 503 or one.why in {"refused", "reset"}):
             return True
         return one.status in ACCEPTED or (one.status == 422 and one.request.versioned)
 
@@ -108,7 +109,8 @@ class Callers:
     def _ask(self, node: Node, request: Request, body: dict[str, Any], key: str) -> bool:
         leaving, asked_s = node.name in self._leaving, time.time()
         answer, why = post(node, body | {"idempotency_key": key})
-        self._rig.note(key, json.dumps(body, sort_keys=True), answer, asked_s)
+        if answer.status != 422 or not request.versioned:
+            self._rig.note(key, json.dumps(body, sort_keys=True), answer, asked_s)
         leaving = leaving or node.name in self._leaving
         with self._news:
             self.said.append(Said(node.name, request, answer.status, why, leaving))
@@ -140,6 +142,8 @@ def post(node: Node, body: Mapping[str, Any]) -> tuple[Answer, str]:
         return Answer(answer.status, headers, json.loads(answer.read())), ""
     except ConnectionRefusedError:
         return Answer(None), "refused"
+    except (ConnectionResetError, BrokenPipeError):
+        return Answer(None), "reset"
     except (OSError, http.client.HTTPException) as broken:
         return Answer(None), repr(broken)
     finally:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.faults.record import Record
 from tests.faults.rig import Rig
+from tests.faults.services import Services
 from tests.faults.stage import Stage
 
 
@@ -38,8 +39,10 @@ def stage() -> Iterator[Stage]:
 
 
 @pytest.fixture
-def rig(record: Record, stage: Stage) -> Iterator[Rig]:
-    rig = Rig(record, stage)
+def rig(request: pytest.FixtureRequest, record: Record, stage: Stage) -> Iterator[Rig]:
+    """On the record alone, or as the test asks by an indirect parameter, on "RabbitMQ" too."""
+    with_rabbitmq = getattr(request, "param", "") == "RabbitMQ"
+    rig = Rig(Services(record, request.getfixturevalue("rabbitmq") if with_rabbitmq else None), stage)
     try:
         yield rig
     finally:

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
 from typing import Final
 
 import pytest
 
 from tests.faults.callers import Callers, Request
-from tests.faults.record import Record
 from tests.faults.rig import Node, Rig
-from tests.faults.services import Services
-from tests.faults.stage import Appearance, Stage
+from tests.faults.stage import Appearance
 from tests.support.processes import spawned, wait_until
 
 RELEASED: Final = 3  # attempt.kind
@@ -27,16 +24,6 @@ GONE_S: Final = 15.0  # a node whose work has ended leaves at once; two busy cor
 REQUESTS: Final = (Request("act"), Request("act_in_thread"), Request("act"), Request("act_in_process"))
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture
-def rig(request: pytest.FixtureRequest, record: Record, stage: Stage) -> Iterator[Rig]:
-    with_rabbitmq = getattr(request, "param", "") == "RabbitMQ"
-    made = Rig(Services(record, request.getfixturevalue("rabbitmq") if with_rabbitmq else None), stage)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture

@@ -1,0 +1,122 @@
+"""A deploy that rolls over three nodes under load: new handlers, changed arguments, changed defaults.
+
+While both versions run, callers post requests of both at any node. What a node cannot bind it leaves to others: nothing
+fails, nothing is burnt, and no node tries twice.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.faults.callers import ACCEPTED, Callers, Request, post
+from tests.faults.rig import Node, Rig
+from tests.support.processes import wait_until
+
+HERE: Final = Path(__file__).parent
+V1, V2 = str(HERE / "deploy_v1.py"), str(HERE / "deploy_v2.py")
+FOR_BOTH: Final = (Request("order"), Request("ship"))
+FOR_V1: Final = (
+    Request("invoice", {"cents": 5}, versioned=True),
+    Request("ship", {"note": "fragile"}, versioned=True),
+)
+OF_V1: Final = ('%"note"%', '%"cents":5}')  # what their payloads look like, and no others
+FOR_V2: Final = (
+    Request("order", {"gift": True}),
+    Request("invoice", {"cents": 5, "currency": "EUR"}),
+    Request("refund"),
+)
+RELEASED: Final = 3  # attempt.kind
+WORK: Final = 30
+TAIL: Final = 20  # tasks that one version only can bind, due at the same moment
+TAIL_S: Final = 3.0
+BUSY_S: Final = 3.0  # what two cores may take longer that several test runs share
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def replaced(rig: Rig, callers: Callers, old: Node) -> Node:
+    """The node leaves, and comes back with the second version: same name, other port."""
+    with callers.without(old):
+        old.process.signal(signal.SIGTERM)
+        assert old.process.wait_exit(30) == 0, old.process.output
+        new = rig.node(old.name, HANDLERS=V2)
+        callers.nodes[callers.nodes.index(old)] = new
+    return new
+
+
+def open_of(rig: Rig, payload: str) -> list[str]:
+    """Tasks without an outcome whose payload looks like this (SQL LIKE)."""
+    ask = (
+        "SELECT t.id::text AS id FROM noria.task t LEFT JOIN noria.outcome o ON o.id = t.id"
+        " WHERE o.id IS NULL AND convert_from(t.payload, 'UTF8') LIKE $1"
+    )
+    return [row["id"] for row in rig.sql(ask, payload)]
+
+
+def wait_none_open(rig: Rig, payload: str, timeout_s: float = 60) -> None:
+    wait_until(lambda: not open_of(rig, payload), timeout_s, lambda: f"open: {open_of(rig, payload)}")
+
+
+def tail(rig: Rig, node: Node, request: Request, mark: str) -> float:
+    """Tasks that only some nodes can bind, given to this one and found by whoever looks first once they are due: how
+    many seconds passed from then until the last had ended."""
+    ids = []
+    for number in range(TAIL):
+        payload = {"name": f"{mark}-{number}", **request.payload}
+        body = {
+            "handler": request.handler,
+            "payload": payload,
+            "idempotency_key": f"{mark}-{number}",
+            "delay_s": 2,
+        }
+        asked_s = time.time()
+        answer, why = post(node, body)
+        assert answer.status in ACCEPTED, f"{answer} {why}"
+        rig.note(str(body.pop("idempotency_key")), mark, answer, asked_s)
+        ids.append(answer.id)
+    wait_none_open(rig, f"%{mark}-%", 90)
+    [row] = rig.sql(
+        "SELECT extract(epoch FROM max(o.finished_at) - max(t.run_at))::float8 AS tail_s FROM noria.task t"
+        " JOIN noria.outcome o ON o.id = t.id WHERE t.id = ANY($1::text[]::uuid[])",
+        ids,
+    )
+    return float(row["tail_s"])
+
+
+@pytest.mark.parametrize("rig", ["PostgreSQL only", "RabbitMQ"], indirect=True)
+def test_a_deploy_under_load_fails_nothing_and_no_node_tries_twice(rig: Rig) -> None:
+    old = [rig.node(name, start=False, HANDLERS=V1) for name in "abc"]
+    rig.start_all()
+    tails: dict[str, float] = {}
+    with Callers(rig, old, [*FOR_BOTH, *FOR_V1]) as callers:
+        callers.wait_accepted(WORK)
+        new = replaced(rig, callers, old[0])
+        callers.requests = (*FOR_BOTH, *FOR_V1, *FOR_V2)  # at any node, from the first moment
+        callers.wait_accepted(WORK)
+        tails["one of three nodes has v2"] = tail(rig, new, FOR_V2[1], "two")
+        replaced(rig, callers, old[1])
+        callers.wait_accepted(WORK)
+        tails["one of three nodes has v1"] = tail(rig, old[2], FOR_V1[0], "one")
+        callers.requests = (*FOR_BOTH, *FOR_V2)
+        callers.wait_accepted(WORK)
+        for like in OF_V1:  # who takes the last v1 away sees first that nothing waits for it
+            wait_none_open(rig, like)
+        replaced(rig, callers, old[2])
+        callers.wait_accepted(WORK)
+    rig.check()
+    assert callers.failed() == []
+    assert {row["kind"] for row in rig.sql("SELECT kind FROM noria.attempt")} == {RELEASED}
+    outcomes = rig.sql("SELECT status, failures, crashes, count(*) AS n FROM noria.outcome GROUP BY 1, 2, 3")
+    assert [(row["status"], row["failures"], row["crashes"]) for row in outcomes] == [(0, 0, 0)]
+    twice = (
+        "SELECT id FROM noria.attempt WHERE error IS NOT NULL GROUP BY id, incarnation HAVING count(*) > 1"
+    )
+    assert rig.sql(twice) == [], "a node tries once; what it hands back as it leaves has no error"
+    bodies = [body.id for body in rig.stage.seen()]
+    assert len(bodies) == len(set(bodies)), "a body ran twice"
+    assert max(tails.values()) <= TAIL_S + BUSY_S, tails
