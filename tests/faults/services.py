@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,16 +40,15 @@ def services(*, rabbitmq: bool = True, with_etcd: bool = True) -> Iterator[Servi
     """For this block. Raises ServiceMissingError."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="noria-test-faults-"))
+        beside = stack.enter_context(ThreadPoolExecutor(1))
         rabbit = RabbitServer() if rabbitmq else None
-        starting = threading.Thread(target=lambda: rabbit and rabbit.start())  # it takes the longest
-        starting.start()
+        if rabbit is not None:
+            stack.callback(rabbit.close)
+        starting = None if rabbit is None else beside.submit(rabbit.start)  # it takes the longest
         record = Record(Path(folder))
         stack.callback(record.close)
-        try:
-            record.start()
-            cluster = stack.enter_context(etcd()) if with_etcd else None
-        finally:
-            starting.join()
-            if rabbit is not None:
-                stack.callback(rabbit.close)
+        record.start()
+        cluster = stack.enter_context(etcd()) if with_etcd else None
+        if starting is not None:
+            starting.result()
         yield Services(record, rabbit, cluster)

@@ -241,21 +241,26 @@ def wait_reachable(trio: Trio) -> None:
     )  # fmt: skip
 
 
-def test_rabbitmq_stands_still_under_load(trio: Trio) -> None:
+@pytest.mark.parametrize("fault", ["stands still", "is out of memory"])
+def test_rabbitmq_takes_nothing_for_longer_than_a_lease(trio: Trio, fault: str) -> None:
     rabbitmq = trio.services.rabbitmq
     assert rabbitmq is not None
     with trio.load() as load:
-        held = trio.hold("still")
-        still = trio.rig.befall("RabbitMQ stands still")
-        rabbitmq.freeze()
-        frozen_s = time.monotonic()
+        held = trio.hold(fault)
+        noted = trio.rig.befall(f"RabbitMQ {fault}")
+        began_s = time.monotonic()
+        if fault == "stands still":
+            rabbitmq.freeze()
+        else:
+            rabbitmq.alarm(True)
         load.wait_accepted(3 * WORK)
-        assert {trio.state(node.incarnation) for node in trio.nodes} == {ACTIVE}
-        pause(LEASE_S + 1 - elapsed(frozen_s))
+        pause(LEASE_S + 1 - elapsed(began_s))
         load.wait_accepted(WORK)
-        rabbitmq.thaw()
-        still.over()
-        trio.stage.release("still")
+        rabbitmq.heal()
+        noted.over()
+        assert {trio.state(node.incarnation) for node in trio.nodes} == {ACTIVE}
+        trio.stage.release(fault)
+        wait_reachable(trio)
         trio.wait_slots(trio.nodes, {"a", "b", "c"})
         load.wait_accepted(WORK)
     trio.check()
