@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from blockbuster import BlockBuster
 
-from tests.support import rabbitmq_server, services
+from tests.support import packages, rabbitmq_server, services
 from tests.support import s3_server as s3_server_of_tests
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def pg15_server() -> Iterator[services.PostgresServer]:
     """PostgreSQL 15, the oldest supported one."""
     try:
         binaries = services.postgresql_15()
-    except services.ServiceMissingError as exc:
+    except packages.ServiceMissingError as exc:
         pytest.fail(str(exc), pytrace=False)
     with services.embedded_server(binaries) as server:
         yield server
@@ -140,7 +140,7 @@ def rabbitmq() -> Iterator[rabbitmq_server.RabbitServer]:
     """The session's own RabbitMQ, for tests that break it and `heal` it."""
     try:
         server = rabbitmq_server.RabbitServer()
-    except services.ServiceMissingError as exc:
+    except packages.ServiceMissingError as exc:
         pytest.fail(str(exc), pytrace=False)
     with server:
         yield server
@@ -152,7 +152,7 @@ def s3_server() -> Iterator[s3_server_of_tests.S3Server]:
     try:
         with s3_server_of_tests.s3() as server:
             yield server
-    except services.ServiceMissingError as exc:
+    except packages.ServiceMissingError as exc:
         pytest.fail(str(exc), pytrace=False)
 
 

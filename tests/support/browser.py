@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from playwright.async_api import async_playwright
 
-from tests.support.services import ServiceMissingError
+from tests.support import packages
+from tests.support.packages import ServiceMissingError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,7 +37,12 @@ def executable() -> str:
     named = os.environ.get("NORIA_TEST_CHROMIUM")
     found = named or _found()
     if found is None:
-        _install()
+        packages.install(
+            "Chromium",
+            "chromium",
+            "fonts-dejavu-core",
+            otherwise=", or name another one in NORIA_TEST_CHROMIUM",
+        )
         found = _found()
     if found is None:
         raise ServiceMissingError("chromium was installed and is still not found")
@@ -46,23 +51,6 @@ def executable() -> str:
 
 def _found() -> str | None:
     return next(filter(None, map(shutil.which, _NAMES)), None)
-
-
-def _install() -> None:
-    missing = "Tests of the console need Chromium: apt-get install chromium, or set NORIA_TEST_CHROMIUM"
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise ServiceMissingError(missing)
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    packages = ["chromium", "fonts-dejavu-core"]
-    for command in (
-        ["apt-get", "update"],
-        ["apt-get", "install", "-y", "--no-install-recommends", *packages],
-    ):
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=_INSTALL_S
-        )
-        if done.returncode:
-            raise ServiceMissingError(f"{missing}\n{' '.join(command)} failed:\n{done.stderr[-2000:]}")
 
 
 @asynccontextmanager

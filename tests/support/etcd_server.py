@@ -5,8 +5,6 @@
 
 Nothing here needs pytest. Servers end with the process that started them, however that ends. etcd is installed from
 Debian where that is possible; a missing one is a failure that says what to do, never a silent skip.
-
-    python -m tests.support.etcd_server     install it
 """
 
 from __future__ import annotations
@@ -18,24 +16,22 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from runtime.adapters.embedded.child import Child, spawn
+from tests.support import packages
+from tests.support.packages import ServiceMissingError
 from tests.support.processes import wait_until
-from tests.support.services import ServiceMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PACKAGES: Final = {"etcd": "etcd-server", "etcdctl": "etcd-client"}
-_POLICY: Final = Path("/usr/sbin/policy-rc.d")
-_LOCK: Final = "DPkg::Lock::Timeout=120"  # somebody else may be installing something
 _PREFIX: Final = "noria-test-etcd-"
 _READY_S: Final = 20.0
 _HOST: Final = "127.0.0.1"
@@ -262,8 +258,8 @@ def etcd(
     size: int = 1, *, tls: Certificates | None = None, flags: tuple[str, ...] = ()
 ) -> Iterator[EtcdCluster]:
     """A cluster that runs for this block, in a thread that lives as long. Raises ServiceMissingError."""
-    install()
-    _remove_left_behind()
+    programs()
+    packages.remove_left_behind(_PREFIX)
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -305,48 +301,14 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def _remove_left_behind() -> None:
-    """Delete folders of processes that were killed: their servers ended with them, their files could not."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(OSError, ValueError):
-            owner = int(folder.name.removeprefix(_PREFIX).partition("-")[0])
-            if not Path(f"/proc/{owner}").exists():
-                shutil.rmtree(folder, ignore_errors=True)
+# -- programs ----------------------------------------------------------------------------------------
 
 
-# -- installing --------------------------------------------------------------------------------------
-
-
-def install() -> None:
-    """What is missing, from Debian. Raises ServiceMissingError."""
-    packages = [package for program, package in _PACKAGES.items() if shutil.which(program) is None]
-    if not packages:
-        return
-    missing = f"etcd is not installed and tests need it: apt-get install {' '.join(packages)}"
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise ServiceMissingError(missing)
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    with _no_services():
-        for command in (["apt-get", "update"], ["apt-get", "-o", _LOCK, "install", "-y", *packages]):
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise ServiceMissingError(
-                    f"{missing}; {' '.join(command)} said: {done.stderr.strip()[-500:]}"
-                )
-
-
-@contextmanager
-def _no_services() -> Iterator[None]:
-    """Packages that are installed in this block start nothing."""
-    if _POLICY.exists():
-        yield
-        return
-    _POLICY.write_text("#!/bin/sh\nexit 101\n", encoding="ascii")
-    _POLICY.chmod(0o755)
-    try:
-        yield
-    finally:
-        _POLICY.unlink(missing_ok=True)
+def programs() -> None:
+    """Install what is missing. Raises ServiceMissingError."""
+    missing = [package for program, package in _PACKAGES.items() if shutil.which(program) is None]
+    if missing:
+        packages.install("etcd", *missing)
 
 
 def _binary(program: str) -> str:
@@ -354,9 +316,3 @@ def _binary(program: str) -> str:
     if found is None:
         raise ServiceMissingError(f"{program} is not installed: apt-get install {_PACKAGES[program]}")
     return found
-
-
-if __name__ == "__main__":
-    install()
-    print(f"etcd in {_binary('etcd')}")  # noqa: T201 - this is its output
-    sys.exit(0)

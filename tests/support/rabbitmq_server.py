@@ -7,8 +7,6 @@
 
 Every method blocks and may be called from any thread (`asyncio.to_thread(server.alarm, True)`), one at a time.
 What goes through `ctl` costs about a second: the tool is an Erlang machine of its own.
-
-    python -m tests.support.rabbitmq_server     install what is needed
 """
 
 from __future__ import annotations
@@ -18,18 +16,17 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from runtime.adapters.embedded.child import Child, spawn
+from tests.support import packages
+from tests.support.packages import ServiceMissingError
 from tests.support.processes import free_port, wait_until
-from tests.support.services import ServiceMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,7 +48,7 @@ class RabbitServer:
 
     def __init__(self, bin_dir: Path | None = None, *, schedulers: int = 1) -> None:
         self._bin = bin_dir or programs()
-        _remove_left_behind()
+        packages.remove_left_behind(_PREFIX)
         self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         self._schedulers = schedulers
         self._node = f"noria-test-{os.getpid()}-{next(_NUMBERS)}@localhost"
@@ -239,33 +236,12 @@ def programs() -> Path:
     if chosen := os.environ.get(BIN_VARIABLE):
         return Path(chosen)
     if not (_BIN_DEBIAN / "rabbitmq-server").exists():
-        _install()
+        packages.install(
+            f"RabbitMQ in {_BIN_DEBIAN}",
+            "rabbitmq-server",
+            otherwise=f", or name another one's folder in {BIN_VARIABLE}",
+        )
     return _BIN_DEBIAN
-
-
-def _install() -> None:
-    missing = (
-        f"RabbitMQ is not installed ({_BIN_DEBIAN}) and tests need it: apt-get install rabbitmq-server, "
-        f"or name the folder of another one in {BIN_VARIABLE}"
-    )
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise ServiceMissingError(missing)
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    wait = ["-o", "DPkg::Lock::Timeout=300"]
-    install = ["apt-get", *wait, "install", "-y", "--no-install-recommends", "rabbitmq-server"]
-    policy = Path("/usr/sbin/policy-rc.d")  # or the package would start a server
-    ours = not policy.exists()
-    try:
-        if ours:
-            policy.write_text("#!/bin/sh\nexit 101\n", encoding="ascii")
-            policy.chmod(0o755)
-        for command in (["apt-get", *wait, "update"], install):
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise ServiceMissingError(f"{missing}; {' '.join(command)} said: {done.stderr[-500:]}")
-    finally:
-        if ours:
-            policy.unlink()
 
 
 def _which(program: str) -> str:
@@ -279,17 +255,3 @@ def _which(program: str) -> str:
 def _lasting_thread() -> ThreadPoolExecutor:
     """Children end with the thread that started them, so that must be none that ends before this process."""
     return ThreadPoolExecutor(1, thread_name_prefix="rabbitmq-starter")
-
-
-def _remove_left_behind() -> None:
-    """Delete folders of processes that were killed: their servers ended with them, their files could not."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        owner = folder.name.removeprefix(_PREFIX).split("-", 1)[0]
-        with suppress(OSError):
-            if not Path(f"/proc/{owner}").exists():
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    print(f"RabbitMQ in {programs()}")  # noqa: T201 - this is its output
-    sys.exit(0)

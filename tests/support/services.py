@@ -1,13 +1,9 @@
-"""Real services for the tests. A missing one is a failure that says what to do, never a silent skip.
-
-PostgreSQL: one server per pytest session and version, in a temporary folder, ended with the session however
+"""Real PostgreSQL for the tests: one server per pytest session and version, in a temporary folder, ended with the session however
 that ends. Tests get databases of their own, cloned from a template that was migrated once.
 `NORIA_TEST_POSTGRES_DSN` names a server to use instead of an own one of the embedded version.
 
 The servers run with fsync off: that can only be noticed when the operating system crashes. Everything that a
 killed server or client could notice (synchronous_commit, WAL, locks) is as in production.
-
-    python -m tests.support.services     install what the tests need beside Python packages
 """
 
 from __future__ import annotations
@@ -16,8 +12,6 @@ import asyncio
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from contextlib import contextmanager, suppress
@@ -30,6 +24,7 @@ import asyncpg
 
 from runtime.adapters.embedded import Binaries, EmbeddedPostgres
 from runtime.adapters.embedded.orphans import server_processes
+from tests.support import packages
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -42,10 +37,6 @@ _STALE_S: Final = 3600
 
 
 T = TypeVar("T")
-
-
-class ServiceMissingError(Exception):
-    """A service that tests need is not there; the message says how to get it."""
 
 
 class PostgresServer:
@@ -175,25 +166,9 @@ def postgresql_15() -> Binaries:
     Raises ServiceMissingError.
     """
     if not (PG15_BIN / "postgres").is_file():
-        _install_postgresql_15()
+        no_cluster = Path("/etc/postgresql-common/createcluster.conf")  # or the package would make one
+        if os.geteuid() == 0 and not no_cluster.exists():
+            no_cluster.parent.mkdir(parents=True, exist_ok=True)
+            no_cluster.write_text("create_main_cluster = false\n", encoding="ascii")
+        packages.install(f"PostgreSQL 15 in {PG15_BIN}", "postgresql-15")
     return Binaries.of(PG15_BIN)
-
-
-def _install_postgresql_15() -> None:
-    missing = f"PostgreSQL 15 is not installed ({PG15_BIN}) and tests need it: apt-get install postgresql-15"
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise ServiceMissingError(missing)
-    no_cluster = Path("/etc/postgresql-common/createcluster.conf")  # or the package would start a server
-    if not no_cluster.exists():
-        no_cluster.parent.mkdir(parents=True, exist_ok=True)
-        no_cluster.write_text("create_main_cluster = false\n", encoding="ascii")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "UCF_FORCE_CONFFOLD": "1"}
-    for command in (["apt-get", "update"], ["apt-get", "install", "-y", "postgresql-15"]):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise ServiceMissingError(f"{missing}; {' '.join(command)} said: {done.stderr.strip()[-500:]}")
-
-
-if __name__ == "__main__":
-    print(f"PostgreSQL {postgresql_15().major} in {PG15_BIN}")  # noqa: T201 - this is its output
-    sys.exit(0)

@@ -18,7 +18,7 @@ from node.http.app import make_app
 from runtime.core.task import State
 from tests.support import browser as browsers
 from tests.support.http_api import speaking_to
-from tests.support.services import ServiceMissingError
+from tests.support.packages import ServiceMissingError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
