@@ -128,8 +128,7 @@ class Offers:
         claims: list[Claim] = []
         failed = False
         try:
-            claims = await world.store.claim(items, world.incarnation)
-            claims = await self._served(claims)
+            claims = await self._served(await world.store.claim(items, world.incarnation))
         except Unavailable as away:
             log.warning("claiming %d offers: the record is away: %s", len(items), away)
             failed = True
@@ -138,7 +137,10 @@ class Offers:
         self._tell(Claimed(kind, len(items), tuple(claims), failed))
 
     async def _served(self, claims: list[Claim]) -> list[Claim]:
-        """Those that this node may run. Others (the sender went by an older view, a pause is on) are handed back."""
+        """Those that this node may run. Others (the sender went by an older view, a pause is on) are handed back.
+
+        Where the record is away meanwhile, nothing is known of any: all are left to the audit.
+        """
         world = self._world
         if any(world.bands.get(claim.band) is None for claim in claims):
             await world.bands.refresh()
