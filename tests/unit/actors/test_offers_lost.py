@@ -24,7 +24,7 @@ async def test_what_was_claimed_is_not_run_while_nothing_can_be_learnt_of_it(awa
             far.bands._by_id.clear()
             far.bands._read_up_to = 0
 
-        async def away(*_: object) -> list[Band] | list[Verdict]:
+        async def away(*_: object, **__: object) -> list[Band] | list[Verdict]:
             raise Unavailable("the record is away")
 
         setattr(two.store, away_for, away)
