@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 
 from bench import node
@@ -22,4 +23,7 @@ async def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # what was started is stopped, however this ends
     asyncio.run(main(sys.argv[1:]))

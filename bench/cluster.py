@@ -16,7 +16,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -25,7 +24,7 @@ import orjson
 from bench.figures import Cost, Round, lines_of, print_round
 from bench.nodes import Nodes, nodes, own_host, rabbit
 from bench.peers_rig import Peer, installed, peer
-from bench.rig import TICKS, percentile, tree_cpu_s, until_idle
+from bench.rig import busy_cpu_s, percentile, quiet_moment, tree_cpu_s, until_idle
 from bench.table import print_table
 
 PAYLOAD: Final = {
@@ -37,8 +36,9 @@ PAYLOAD: Final = {
 _JSON: Final = {"Content-Type": "application/json"}
 _ROUNDS: Final = 5
 _BATCH: Final = 500
-_PACED: Final = 6_000  # tasks, at 2,000/s: everything finds room where it belongs
-_PACE_S: Final = 0.25
+_PACED: Final = 6_000  # tasks, in batches of 250 at 2,000/s: everything finds room where it belongs
+_PACED_BATCH: Final = 250
+_PACE_S: Final = 0.125
 _BURST: Final = 12_000
 _PEER: Final = {"Dramatiq": 4_000, "Celery": 3_000}
 _ASKED: Final = 200  # posted and waited for, at 100/s
@@ -92,7 +92,7 @@ class Bench:
         """Posted to a in batches, at a steady pace; all slots belong to `owner`."""
         place = self._two
         keys = list(itertools.islice(place.keys(owner), count))
-        bodies = [_body(keys[n : n + _BATCH], **options) for n in range(0, count, _BATCH)]
+        bodies = [_body(keys[n : n + _PACED_BATCH], **options) for n in range(0, count, _PACED_BATCH)]
         counted, before, began_s = await place.counters(self._session), place.cpu_s(), time.monotonic()
         async with asyncio.TaskGroup() as group:
             for number, body in enumerate(bodies):
@@ -105,6 +105,7 @@ class Bench:
 
     async def _latency(self, owner: str) -> float:
         """Median ms from posted (to a) to its result, at 100 tasks/s; all slots belong to `owner`."""
+        await quiet_moment()
         seen: list[float] = []
 
         async def one(key: str) -> None:
@@ -178,13 +179,13 @@ async def cluster(rounds: int = _ROUNDS) -> None:
     refused = installed()
     async with _bench(None if refused else tuple(_PEER)) as bench:
         await bench.warm_up()
-        busy_s, own_s, began_s = _busy_s(), bench.cpu_s(), time.monotonic()
+        busy_s, own_s, began_s = busy_cpu_s(), bench.cpu_s(), time.monotonic()
         measured = []
         for number in range(rounds):
             measured.append(await bench.round())
             print_round(number, measured[-1])
         took_s = time.monotonic() - began_s
-        foreign = (_busy_s() - busy_s - (bench.cpu_s() - own_s)) / took_s
+        foreign = (busy_cpu_s() - busy_s - (bench.cpu_s() - own_s)) / took_s
     print(f"other work on this machine used {max(0.0, foreign):.2f} of {os.cpu_count()} cores meanwhile")
     print_table(f"cluster: medians of {rounds} rounds", lines_of(measured, refused))
 
@@ -200,9 +201,3 @@ async def _bench(peers: tuple[str, ...] | None) -> AsyncIterator[Bench]:
             started[name] = await stack.enter_async_context(peer(name, url, server.pid))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         yield Bench(places, started, session)
-
-
-def _busy_s() -> float:
-    """CPU seconds of the whole machine that were not idle."""
-    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
-    return (sum(fields[:8]) - fields[3] - fields[4]) / TICKS

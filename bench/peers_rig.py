@@ -118,8 +118,9 @@ async def peer(name: str, amqp_url: str, rabbit_pid: int) -> AsyncIterator[Peer]
             yield made
         finally:
             worker.send_signal(signal.SIGTERM)
-            if await exited(worker, 10) is None:
-                worker.kill()
+            await exited(worker, 10)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(worker.pid, signal.SIGKILL)  # its own workers too
 
 
 def _reaped_cpu_s() -> float:

@@ -114,6 +114,22 @@ def tree_cpu_s(root: int) -> float:
     return total
 
 
+def busy_cpu_s() -> float:
+    """CPU seconds that the whole machine has worked."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) / TICKS
+
+
+async def quiet_moment(within_s: float = 10.0, cores: float = 0.5) -> None:
+    """Where other work shares the machine: until it pauses for half a second, but not for longer than that."""
+    until_s = time.monotonic() + within_s
+    while time.monotonic() < until_s:
+        before, began_s = busy_cpu_s(), time.monotonic()
+        await asyncio.sleep(0.5)
+        if busy_cpu_s() - before < cores * (time.monotonic() - began_s):
+            return
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from actors.authoring.registry import Kind
+from actors.executor import offers
 from runtime.core.messages import ITEMS_MAX, Credit, Offer, Waiting
 from runtime.core.task import State
 from runtime.errors import Unavailable
@@ -272,6 +273,25 @@ async def test_no_more_offers_wait_than_there_is_place_for(two: Spots, near: Spo
         await near.broker.offer(far.incarnation, Offer(1, near.incarnation, ((one.id, 1),) * 1_000))
     await two.settled()
     assert len(far.broker._unsettled) == 4, "the fifth is given up as it comes"
+
+
+async def test_place_for_offers_is_free_again_when_they_are_claimed_or_given_up(
+    two: Spots, near: Spot, far: Spot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offers, "_WAITING_MAX", 3)
+    for _ in range(2):
+        near.credit_of(far)[:] = [3, 0, 0]
+        tasks = await two.waiting(far, 3)
+        await route(near, tasks)
+        assert sorted(ids(far.started)) == sorted(ids(tasks))
+        far.run()
+    far.capacity.take(Kind.ASYNC, ROOM)
+    for _ in range(2):
+        near.credit_of(far)[:] = [3, 0, 0]
+        await route(near, await two.waiting(far, 3))
+        assert len(far.broker._unsettled) == 1
+        two.now_s += 6
+        far.offers.tick()
 
 
 # -- credit -----------------------------------------------------------------------------------------
