@@ -33,6 +33,7 @@ class ForeignHandler:
     digest: str
     options: HandlerOptions  # priority, timeout_s and max_attempts as published
     schema: PublishedSchema
+    actor_type: str | None = None  # of the actor whose method it is
 
     @classmethod
     def of(cls, entry: HandlerEntry) -> ForeignHandler:
@@ -40,7 +41,8 @@ class ForeignHandler:
         try:
             known = {name: entry.defaults[name] for name in _OPTIONS if name in entry.defaults}
             schema = PublishedSchema(entry.name, entry.schema)
-            return cls(entry.name, entry.digest, HandlerOptions.make(**known), schema)
+            actor = entry.defaults.get("actor")
+            return cls(entry.name, entry.digest, HandlerOptions.make(**known), schema, actor)
         except Exception as error:
             detail = f"what other nodes published of {entry.name} cannot be read here; send it to one of them"
             log.warning("%s: %s: %s", detail, type(error).__name__, str(error)[:200])

@@ -192,6 +192,8 @@ class Intake:
             handler, payload, args = accepted
         except InvalidInput as refused:
             return [*errors, *((pointer.removeprefix("#"), detail) for pointer, detail in refused.errors)]
+        if handler.actor_type is not None and spec.actor_key is None:
+            errors.append(("/actor_key", f"is required: {spec.handler} is a message to a keyed actor"))
         if len(payload) > PAYLOAD_BYTES_MAX:
             errors.append(_size_fault("/payload", payload, PAYLOAD_BYTES_MAX))
         metadata = orjson.dumps(spec.metadata) if spec.metadata else None
@@ -259,7 +261,7 @@ def _new_task(one: _Checked, band: int, task_id: UUID, slot: int, born_on: int |
         tenant=spec.tenant,
         idempotency_key=key,
         digest=spec.digest if key is not None else None,
-        actor_type=None if spec.actor_key is None else spec.handler.partition(".")[0],
+        actor_type=None if spec.actor_key is None else one.handler.actor_type or spec.handler,
         actor_key=spec.actor_key,
         prefers=spec.prefers,
         delay_s=spec.delay_s or 0.0,

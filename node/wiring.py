@@ -31,6 +31,7 @@ from actors.catalog import Published
 from actors.cluster import Cluster
 from actors.executor.capacity import Capacity
 from actors.intake import Intake
+from actors.keyed.placing import about_actors, placed
 from actors.publishing import Told
 from actors.supervisor.messages import DrainNode, GetActors, JoinCluster
 from actors.supervisor.messages import Message as SupervisorMessage
@@ -134,6 +135,16 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
         yield node
 
 
+def _about(settings: Settings, registry: Registry) -> dict[str, object]:
+    """What others are told of this node, through its lease."""
+    return {
+        "tags": list(settings.tags),
+        "handlers": list(registry.names),
+        "actors": about_actors(registry),
+        "weight": settings.weight,
+    }
+
+
 async def _join(
     settings: Settings,
     registry: Registry,
@@ -145,7 +156,7 @@ async def _join(
     resources = await stack.enter_async_context(open_lifespans(registry.lifespans))
     bands = Bands(store)
     await bands.refresh()
-    about = {"tags": list(settings.tags), "handlers": list(registry.names), "weight": settings.weight}
+    about = _about(settings, registry)
     coordinator: Coordinator = store.coordinator
     if settings.etcd_url is not None:
         coordinator = await stack.enter_async_context(open_coordinator(settings.etcd_url))
@@ -178,7 +189,7 @@ async def _join(
         jitter=random.random,
         node=settings.node_name,
         incarnation=incarnation,
-        cluster=Cluster(incarnation, registry.names),
+        cluster=Cluster(incarnation, placed(about)),
         coordinator=coordinator,
         broker=broker,
         events=Told(settings.events),

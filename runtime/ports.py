@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from runtime.core.keyed import Ask, Mail, Turn, TurnEnd
 from runtime.core.messages import Message, Offer
 from runtime.core.task import (
     Acceptance,
@@ -79,6 +80,31 @@ class TaskStore(Protocol):
 
     async def cancel_requests(self, incarnation: int) -> list[tuple[UUID, int]]:
         """(id, attempt) of this incarnation's running tasks that somebody asked to cancel."""
+        ...
+
+
+class KeyedStore(Protocol):
+    """Messages to keyed actors: one turn of a key at a time, in order, with the state of the key.
+
+    A message is a task with an actor type and an actor key; `claim` and `pull` leave it alone.
+    """
+
+    async def mail(self, after: UUID, limit: int) -> list[Mail]:
+        """Lanes of keys in which something waits, of keys after that one, ascending; fewer than `limit`: no more."""
+        ...
+
+    async def begin_turns(
+        self, asks: Sequence[Ask], bands: Sequence[int], incarnation: int, *, alone: bool = False
+    ) -> list[Turn]:
+        """Turn the first messages of these keys into running rows of `incarnation`, of one lane each.
+
+        Only messages of these `bands` (negative: their suspects). Nothing of a key that is busy or held, or whose
+        state is of a newer version than the ask `loads`.
+        """
+        ...
+
+    async def end_turns(self, turns: Sequence[TurnEnd]) -> list[Verdict]:
+        """Commit turns, each whole or not at all: outcomes, children, retries, and the state with its version."""
         ...
 
 
@@ -205,7 +231,7 @@ class Catalog(Protocol):
         ...
 
 
-class Store(TaskStore, TaskControl, TaskQueries, Members, Catalog, Protocol):
+class Store(TaskStore, KeyedStore, TaskControl, TaskQueries, Members, Catalog, Protocol):
     """The whole record, as one adapter offers it."""
 
     async def now(self) -> datetime:

@@ -16,6 +16,7 @@ from typing import (
     Concatenate,
     Final,
     Generic,
+    Literal,
     ParamSpec,
     TypeVar,
     dataclass_transform,
@@ -77,10 +78,14 @@ class Actor:
     unless `class Account(Actor, name="account")` gives it.
 
     Raise `state_version` when the meaning of the state changes, and let `migrate` turn an older state into
-    the new.
+    the new. `head_of_line` says what the messages behind one that has to wait (for a retry, a snooze, a pause) do:
+    "wait", so that the order is kept, or "pass". An instance that got no message for `idle_s` seconds is dropped
+    from memory; its state is on record.
     """
 
     state_version: ClassVar[int] = 1
+    head_of_line: ClassVar[Literal["wait", "pass"]] = "wait"
+    idle_s: ClassVar[float] = 300.0
     __noria_name__: ClassVar[str] = "actor"
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:

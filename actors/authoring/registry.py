@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from actors.authoring.limits import name_fault
 from actors.authoring.loading import load_modules
 from actors.authoring.markers import HandlerMark, is_lifespan, mark_of
 from actors.authoring.source import refusal, source_of
+from actors.authoring.state import ActorDef
 from runtime.core.task import Codec, HandlerEntry
 from runtime.errors import RegistrationError
 
@@ -54,6 +55,7 @@ class HandlerDef:
     module: str
     doc: str
     binding: Binding
+    actor: ActorDef | None = None  # whose method it is
 
     def validate(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments as `bind` would give them. Raises InvalidInput with pointers '#/payload/…'."""
@@ -71,6 +73,15 @@ class HandlerDef:
         """Raises ResultNotSerializable."""
         return self.binding.result.encode(value)
 
+    def with_fn(self, fn: Callable[..., Any]) -> HandlerDef:
+        """The same, with another body."""
+        return replace(self, fn=fn)
+
+    @property
+    def actor_type(self) -> str | None:
+        """The name of the actor whose method it is: then every task needs an actor key."""
+        return None if self.actor is None else self.actor.name
+
     @property
     def schema(self) -> dict[str, Any]:
         """JSON Schema 2020-12 of the payload."""
@@ -79,6 +90,8 @@ class HandlerDef:
     def entry(self) -> HandlerEntry:
         """As the catalog shows it; the digest is SHA-256 over schema and defaults."""
         defaults = {"kind": self.kind.value, **self.options.describe()}
+        if self.actor is not None:
+            defaults |= {"actor": self.actor.name, "state_version": self.actor.state_version}
         content = orjson.dumps({"schema": self.schema, "defaults": defaults}, option=orjson.OPT_SORT_KEYS)
         return HandlerEntry(
             name=self.name,
@@ -180,7 +193,7 @@ class Registry:
             elif is_lifespan(member):
                 self._add_lifespan(member)
             elif inspect.isclass(member) and issubclass(member, Actor) and actor_methods(member):
-                raise refusal(member, "keyed actors are not available in this version", "actor")
+                self._add_actor(member)
             else:
                 return False
         except RegistrationError as error:
@@ -213,6 +226,18 @@ class Registry:
             binding=binding,
         )
 
+    def _add_actor(self, kind: type[Actor]) -> None:
+        """Its methods, by their full names; all of them, or none."""
+        definition = ActorDef.of(kind)
+        handlers = [_method(definition, name, fn) for name, fn in definition.methods.items()]
+        for handler in handlers:
+            known = self._handlers.get(handler.name)
+            if known is not None and known.actor is not None and known.actor.cls is kind:
+                return
+            if known is not None:
+                raise refusal(kind, f"handler {handler.name!r} is already defined at {known.source}", "actor")
+        self._handlers |= {handler.name: handler for handler in handlers}
+
     def _add_lifespan(self, fn: Callable[..., Any]) -> None:
         if all(known.fn is not fn for known in self._lifespans):
             self._lifespans.append(LifespanDef.of(fn))
@@ -221,6 +246,29 @@ class Registry:
         if self._problems:
             raise RegistrationError("\n".join(dict.fromkeys(self._problems)))
         self._handlers = dict(sorted(self._handlers.items()))
+
+
+def _method(definition: ActorDef, name: str, fn: Callable[..., Any]) -> HandlerDef:
+    """Raises RegistrationError."""
+    mark, binding = mark_of(fn), binding_of(fn)
+    assert mark is not None, "found by its mark"
+    if fault := name_fault(name):
+        raise refusal(fn, f"the name {name!r} cannot be used: {fault}")
+    if not binding.signature.is_method:
+        raise refusal(fn, "is a method of an actor; its first argument must be self, without annotation")
+    if mark.options.cpu:
+        raise refusal(fn, "cpu=True is for functions: the state of an actor is in the node's own process")
+    return HandlerDef(
+        name=name,
+        fn=fn,
+        kind=_kind(fn, mark.options),
+        options=mark.options,
+        source=source_of(fn),
+        module=definition.cls.__module__,
+        doc=inspect.getdoc(fn) or "",
+        binding=binding,
+        actor=definition,
+    )
 
 
 def _kind(fn: Callable[..., Any], options: HandlerOptions) -> Kind:

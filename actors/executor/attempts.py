@@ -66,12 +66,13 @@ class Attempts:
             Kind.PROCESS: self._processes.run,
         }
 
-    def context(self, claim: Claim, handler: HandlerDef) -> Context:
+    def context(self, claim: Claim, handler: HandlerDef, fence: int | None = None) -> Context:
         return Context(
             task_id=claim.id,
             attempt=claim.attempt,
             handler=handler.name,
             failures=claim.failures,
+            fence=fence,
             idempotency_key=claim.idempotency_key,
             actor_key=claim.actor_key,
             metadata=None if claim.metadata is None else orjson.loads(claim.metadata),

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from actors.authoring.context import Context
 from actors.authoring.exceptions import Cancelled, Fail, Retry, Snoozed, signal_in
@@ -21,6 +21,9 @@ from actors.authoring.registry import HandlerDef
 from runtime.core import decisions
 from runtime.core.task import AttemptKind, Claim, Codec, ErrorInfo, Finish, NewTask, Requeue
 from runtime.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from actors.keyed.turn import ActiveTurn
 
 _MESSAGE_CHARS_MAX: Final = 2_000
 _TRACEBACK_CHARS_MAX: Final = 8_000
@@ -53,6 +56,7 @@ class Run:
     stop_count: int = 0
     abandoned: bool = False
     worker: asyncio.Task[None] | None = None
+    turn: ActiveTurn | None = None  # of a keyed actor, which this message is part of
 
 
 # -- how a body ended -------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ class Claiming:
     def waits(self, band: int) -> None:
         """Rows of this band wait and are due. Those that others have to serve are no backlog of this node."""
         known = self._world.bands.get(band)
-        handler = None if known is None else self._world.serves(known)
+        handler = None if known is None or known.keyed else self._world.serves(known)
         if handler is None:
             return
         self._world.capacity.put_in_backlog(band, handler.kind)
@@ -75,7 +75,7 @@ class Claiming:
         by_kind: dict[Kind, list[Band]] = {kind: [] for kind in Kind}
         for band in bands:
             handler = self._world.serves(band)
-            if handler is not None and band.handler not in paused:
+            if handler is not None and band.handler not in paused and not band.keyed:
                 by_kind[handler.kind].append(band)
         self._kinds = {band.id: kind for kind, served in by_kind.items() for band in served}
         for kind, served in by_kind.items():

@@ -49,8 +49,10 @@ from actors.executor.reporting import Reporter
 from actors.executor.settling import Settled, Settler
 from actors.executor.storing import Storing, is_large
 from actors.executor.suspects import Suspects
+from actors.keyed.keyed import Keyed
+from actors.keyed.messages import KeysWait, MailSeen, TurnsBegun
 from actors.router.messages import Route, TasksEnded
-from actors.router.offering import Ready
+from actors.router.offering import Ready, ready
 from actors.world import World
 from runtime.core import decisions
 from runtime.core.task import Claim, Finish, Reason, Requeue, Take, Verdict
@@ -81,6 +83,9 @@ class Executor(Behavior[Message]):
         self._storing = Storing(world, self._settle, self._housekeeping.progress)
         self._attempts = Attempts(world, self._reporter.started, self._housekeeping.progress)
         self._pools = {kind: self._pool(world.limits.of(kind)) for kind in Kind}
+        self._keyed = Keyed(
+            world, self._attempts, self._runs, self._start_message, self._on_settled, self._settler.put
+        )
         self._due: list[tuple[float, int]] = []  # (when, band), a heap
         self._pulling = False
         self._sweep_next = False
@@ -96,11 +101,13 @@ class Executor(Behavior[Message]):
         self._world.capacity.reset()
         self._offers = Offers(self._world, ctx.detach, ctx.self.tell)
         self._world.cluster.grant = self._offers.grant
+        self._keyed.start(ctx.detach, ctx.self.tell)
         ctx.after(_TICK_S, Tick(), key="tick")
         ctx.self.tell(Second())
 
     async def stopped(self, ctx: ActorContext[Message], reason: object) -> None:
         self._offers.close()
+        self._keyed.halt()
         for pool in self._pools.values():
             self._withdraw(pool)
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
@@ -108,6 +115,7 @@ class Executor(Behavior[Message]):
         self._hand_back_unstored()
         try:  # what was in hand is committed or handed back, also by a life that failed
             async with asyncio.timeout(_LAST_COMMITS_S):
+                await self._keyed.close()
                 await self._settler.close()
         except TimeoutError:
             log.warning(
@@ -128,6 +136,7 @@ class Executor(Behavior[Message]):
             case Second():
                 self._detach(self._housekeeping.once())
                 self._pull(sweep=True)
+                self._keyed.second()
                 # nodes that sweep in step would leave what one of them hands back to always the same
                 ctx.after(_SECOND_S * (0.6 + 0.4 * self._world.jitter()), Second(), key="second")
             case Refresh():
@@ -138,6 +147,12 @@ class Executor(Behavior[Message]):
                 self._on_waits(bands)
             case DueLater(items):
                 self._on_due_later(items)
+            case KeysWait():
+                self._keyed.waits(message)
+            case MailSeen():
+                self._keyed.seen(message)
+            case TurnsBegun():
+                self._on_begun(message)
             case Offered(delivery):
                 self._offers.put(delivery)
             case CancelRun(task_id):
@@ -165,6 +180,9 @@ class Executor(Behavior[Message]):
 
     def _send_pull(self, takes: Sequence[Take], *, alone: bool) -> None:
         self._pulling = True
+        if alone and (band := self._world.bands[takes[0].band]).keyed:
+            self._keyed.begin_alone(band)
+            return
         marks = tuple(self._world.capacity.backlog_mark(take.band) for take in takes)
         self._detach(self._do_pull(tuple(takes), marks, alone=alone))
 
@@ -189,6 +207,17 @@ class Executor(Behavior[Message]):
         if not pulled.failed:
             self._pull()
 
+    def _on_begun(self, begun: TurnsBegun) -> None:
+        claims = [claim for turn in begun.turns for claim in turn.claims]
+        if begun.failed:
+            self._housekeeping.audit_soon()
+        if begun.alone:
+            self._pulling = False
+            self._suspects.pulled(found=bool(claims), now_s=self._world.clock.now_s())
+        self._reporter.claimed(claims, via="turn")
+        self._keyed.begun(begun)
+        self._finish_drain()
+
     def _on_claimed(self, claimed: Claimed) -> None:
         self._offers.claimed(claimed)
         if claimed.failed:
@@ -201,6 +230,8 @@ class Executor(Behavior[Message]):
         for band in bands:
             self._claiming.waits(band)
         self._pull()
+        if any((known := self._world.bands.get(band)) is not None and known.keyed for band in bands):
+            self._keyed.look()
 
     def _on_due_later(self, items: Iterable[tuple[int, float]]) -> None:
         now_s = self._world.clock.now_s()
@@ -231,6 +262,9 @@ class Executor(Behavior[Message]):
         else:
             self._pools[handler.kind].put(run)
 
+    def _start_message(self, run: Run) -> None:
+        self._pools[run.handler.kind].put(run)
+
     def _serves(self, band_id: int) -> bool:
         band = self._world.bands.get(band_id)
         if band is None or band.handler in self._world.capacity.paused:
@@ -246,7 +280,10 @@ class Executor(Behavior[Message]):
 
     def _on_ended(self, run: Run, move: Move) -> None:
         run.ended_s = self._world.clock.now_s()
-        if is_large(move):
+        if run.turn is not None:
+            self._world.capacity.end(run.handler.kind)
+            self._keyed.ended(run, move)
+        elif is_large(move):
             self._storing.put(run, move)
         else:
             self._settle(run, move)
@@ -281,6 +318,8 @@ class Executor(Behavior[Message]):
                 del self._runs[task_id]
             if run.claim.alone:
                 self._suspects.over(self._world.clock.now_s())
+            if run.turn is not None and self._draining is not None:
+                self._draining.count(move)
             if one.verdict is not Verdict.COMMITTED:
                 continue
             if isinstance(move, Requeue):
@@ -288,9 +327,7 @@ class Executor(Behavior[Message]):
                 continue
             final.append(task_id)
             children += [
-                Ready(child.id, 1, child.band, child.slot, child.prefers)
-                for child in move.children
-                if not child.delay_s and child.run_at is None
+                ready(child) for child in move.children if not child.delay_s and child.run_at is None
             ]
         if waits:
             self._on_waits(waits)
@@ -306,7 +343,7 @@ class Executor(Behavior[Message]):
         elif move.delay_s > 0:
             if move.reason is not Reason.RELEASED:  # that is for others: do not be first each time
                 self._on_due_later([(run.claim.band, move.delay_s)])
-        else:
+        elif run.turn is None:  # a keyed actor goes on by itself
             waits.add(run.claim.band if move.band is None else move.band)
 
     # -- stopping -----------------------------------------------------------------------------------
@@ -333,6 +370,7 @@ class Executor(Behavior[Message]):
         if self._draining is None:
             self._draining = _Draining(until_s)
         self._draining.join(reply, until_s)
+        self._keyed.halt()
         for pool in self._pools.values():
             self._withdraw(pool)
         self._finish_drain()
@@ -348,7 +386,7 @@ class Executor(Behavior[Message]):
             self._settle(run, decisions.after_release(run.claim))
 
     def _finish_drain(self) -> None:
-        if self._draining is not None and not self._runs and not self._pulling:
+        if self._draining is not None and not self._runs and not self._pulling and self._keyed.idle:
             self._draining.finish()
 
     # -- time ---------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from actors.authoring.registry import Kind
+from actors.keyed.messages import KeysWait, MailSeen, TurnsBegun
 from runtime.core.task import Claim, Take
 from runtime.kernel.actor import Control, Request
 from runtime.ports import Delivery
@@ -137,6 +138,9 @@ Message = (
     | AnswerLost
     | ListRunning
     | Drain
+    | KeysWait
+    | MailSeen
+    | TurnsBegun
     | Pulled
     | Claimed
     | Tick

@@ -14,7 +14,9 @@ from uuid import UUID
 
 from actors.authoring.registry import Kind
 from actors.world import World
+from runtime.core.keyed import actor_of
 from runtime.core.messages import ITEMS_MAX, Offer, Waiting
+from runtime.core.task import NewTask
 from runtime.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,12 @@ class Ready:
     band: int
     slot: int
     prefers: tuple[str, ...] = ()
+    actor: UUID | None = None  # whose message it is: it waits for its turn with the owner of the key
+
+
+def ready(task: NewTask) -> Ready:
+    """A task that was just accepted."""
+    return Ready(task.id, 1, task.band, task.slot, task.prefers, actor_of(task))
 
 
 @dataclass(slots=True)
@@ -43,28 +51,39 @@ class _Parcel:
 
 
 class Offering:
-    """`here` is told which bands have rows for this node to look for."""
+    """`here` is told which bands have rows for this node to look for, `mail` which keys have messages."""
 
     def __init__(
         self,
         world: World,
         detach: Callable[[Coroutine[Any, Any, None]], None],
         here: Callable[[frozenset[int]], object],
+        mail: Callable[[tuple[tuple[UUID, int], ...]], object],
     ) -> None:
         self._world = world
         self._detach = detach
         self._here = here
+        self._mail = mail
         self._sending = 0
 
     def route(self, tasks: Iterable[Ready]) -> None:
         """Each to its owner; what belongs here or nowhere is looked for here."""
         here: set[int] = set()
         parcels: dict[tuple[int, int], _Parcel] = {}
+        keys: dict[UUID, int] = {}
+        afar: dict[int, set[int]] = {}
         cluster, bands = self._world.cluster, self._world.bands
         for task in tasks:
             band = bands[task.band]
-            owner = None if cluster.alone else cluster.owner(band, task.slot, task.prefers)
-            if owner is None or owner == cluster.incarnation:
+            prefers = task.prefers if task.actor is None else ()
+            owner = None if cluster.alone else cluster.owner(band, task.slot, prefers)
+            mine = owner is None or owner == cluster.incarnation
+            if task.actor is not None:
+                if mine:
+                    keys[task.actor] = task.band
+                elif owner is not None:
+                    afar.setdefault(owner, set()).add(task.band)
+            elif owner is None or mine:
                 here.add(task.band)
             else:
                 parcel = parcels.setdefault((owner, self._kind(band.handler)), _Parcel())
@@ -73,6 +92,10 @@ class Offering:
         for (owner, kind), parcel in parcels.items():
             if not self._send(owner, kind, parcel):
                 here |= parcel.bands
+        for owner, mail in afar.items():
+            self._hint_soon(owner, tuple(mail))
+        if keys:
+            self._mail(tuple(keys.items()))
         if here:
             self._here(frozenset(here))
 
@@ -89,9 +112,15 @@ class Offering:
             self._detach(self._offer(owner, offer, frozenset(bands)))
         if count == len(parcel.items):
             return True
-        self._sending += 1
-        self._detach(self._hint(owner, Waiting(bands)))
+        self._hint_soon(owner, bands)
         return False
+
+    def _hint_soon(self, owner: int, bands: tuple[int, ...]) -> None:
+        """What is not told, the owner finds itself."""
+        broker = self._world.broker
+        if broker is not None and broker.reachable and self._sending < _SENDING_MAX:
+            self._sending += 1
+            self._detach(self._hint(owner, Waiting(bands)))
 
     async def _offer(self, owner: int, offer: Offer, bands: frozenset[int]) -> None:
         assert self._world.broker is not None, "only sent with one"

@@ -14,9 +14,10 @@ from uuid import UUID
 from actors.executor.messages import AnswerLost, Born, DueLater, Waits
 from actors.executor.messages import Message as ExecutorMessage
 from actors.intake import Prepared
+from actors.keyed.messages import KeysWait
 from actors.router.accepting import Accepted, Accepting, Group
 from actors.router.messages import AnswerAll, AwaitEnd, FromAfar, Look, Message, Route, Submit, TasksEnded
-from actors.router.offering import Offering, Ready
+from actors.router.offering import Offering, Ready, ready
 from actors.router.submitting import give_back
 from actors.router.waiters import Waiters
 from actors.router.watching import Watching
@@ -42,7 +43,12 @@ class Router(Behavior[Message]):
 
     async def started(self, ctx: ActorContext[Message]) -> None:
         self._detach = ctx.detach
-        self._offering = Offering(self._world, ctx.detach, lambda bands: self._executor.tell(Waits(bands)))
+        self._offering = Offering(
+            self._world,
+            ctx.detach,
+            lambda bands: self._executor.tell(Waits(bands)),
+            lambda keys: self._executor.tell(KeysWait(keys)),
+        )
         ctx.after(_LOOK_S, Look(), key="look")
 
     async def stopped(self, ctx: ActorContext[Message], reason: object) -> None:
@@ -102,7 +108,7 @@ class Router(Behavior[Message]):
                     continue
                 give_back(self._world, (prepared,))
                 if acceptance.due <= acceptance.created_at:
-                    due.append(_ready(prepared.task))
+                    due.append(ready(prepared.task))
                 else:
                     later.append(
                         (prepared.task.band, (acceptance.due - acceptance.created_at).total_seconds())
@@ -225,7 +231,3 @@ class Router(Behavior[Message]):
             return
         for task_id in ids:
             self._waiters.answer(task_id, views.get(task_id))
-
-
-def _ready(task: NewTask) -> Ready:
-    return Ready(task.id, 1, task.band, task.slot, task.prefers)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from actors.keyed.placing import placed
 from actors.world import World
 from runtime.core.detector import Detector
 from runtime.core.membership import Heard, is_own_affair, next_view, rank
@@ -222,10 +223,7 @@ class Membership:
         the same table on every node; a lease that is gone cannot be one of its members' for long."""
         if all(self._cluster.knows(member.incarnation) for member in view.members):
             return {}
-        return {
-            lease.incarnation: frozenset(lease.about.get("handlers", ()))
-            for lease in await self._world.store.nodes()
-        }
+        return {lease.incarnation: placed(lease.about) for lease in await self._world.store.nodes()}
 
     async def set_state(self, state: str) -> None:
         """Write it into the lease, and say so to the others with a view."""

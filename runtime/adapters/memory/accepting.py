@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from runtime.adapters.memory import content
 from runtime.adapters.memory.rows import RunningRow, TaskRow, WaitingRow
+from runtime.core.keyed import actor_of
 from runtime.core.task import Acceptance, Duplicate, KeyReused, NewTask, Refused, Stored, Undone
 
 if TYPE_CHECKING:
@@ -75,10 +76,11 @@ def write_group(tables: Tables, leases: Leases, plan: Plan, now: datetime) -> No
     for row in plan.fresh.values():
         tables.insert(row)
         born_on = row.new.born_on
-        if born_on is not None and row.run_at <= now and leases.alive(born_on, now):
+        plain = actor_of(row.new) is None  # messages to keyed actors wait for their turn
+        if plain and born_on is not None and row.run_at <= now and leases.alive(born_on, now):
             tables.run(_born(row, born_on, now))
         else:
-            tables.wait(_first_wait(row))
+            tables.wait(_first_wait(tables, row))
 
 
 def _judge(tables: Tables, plan: Plan, new: NewTask, now: datetime) -> Acceptance:
@@ -121,7 +123,8 @@ def _born(row: TaskRow, incarnation: int, now: datetime) -> RunningRow:
     )
 
 
-def _first_wait(row: TaskRow) -> WaitingRow:
+def _first_wait(tables: Tables, row: TaskRow) -> WaitingRow:
+    actor = actor_of(row.new)
     return WaitingRow(
         id=row.new.id,
         due=row.run_at,
@@ -129,4 +132,6 @@ def _first_wait(row: TaskRow) -> WaitingRow:
         expires_at=row.new.expires_at,
         band=row.new.band,
         attempt=1,
+        actor=actor,
+        lane=None if actor is None else tables.lane_of(row.new.band),
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from runtime.adapters.memory.rows import AttemptRow, OutcomeRow, WaitingRow
 from runtime.adapters.memory.working import cancel_waiting
+from runtime.core.keyed import actor_of
 from runtime.core.task import AttemptKind, Status
 from runtime.errors import TaskNotFound, WrongState
 
@@ -41,6 +42,7 @@ def replay(tables: Tables, task_id: UUID, now: datetime) -> None:
     if outcome.incarnation is not None:
         tables.note(_set_aside(outcome))
     expires_at = task.new.expires_at
+    actor = actor_of(task.new)
     tables.wait(
         WaitingRow(
             id=task_id,
@@ -49,6 +51,8 @@ def replay(tables: Tables, task_id: UUID, now: datetime) -> None:
             expires_at=None if expires_at is None or expires_at <= now else expires_at,
             band=task.new.band,
             attempt=outcome.attempt + 1,
+            actor=actor,
+            lane=None if actor is None else tables.lane_of(task.new.band),
         )
     )
 

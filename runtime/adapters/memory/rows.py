@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from runtime.core.task import AttemptKind, Codec, ErrorInfo, NewTask, Progress, Reason, Status
+from runtime.core.task import AttemptKind, Codec, ErrorInfo, Lane, NewTask, Progress, Reason, Status
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -33,6 +33,8 @@ class WaitingRow:
     failures: int = 0
     crashes: int = 0
     reason: Reason = Reason.NONE
+    actor: UUID | None = None  # with a lane, of messages to keyed actors
+    lane: Lane | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,6 +53,8 @@ class RunningRow:
     alone: bool = False
     cancel_requested_at: datetime | None = None
     progress: Progress | None = None
+    actor: UUID | None = None
+    lane: Lane | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +83,20 @@ class AttemptRow:
     attempt: int
     kind: AttemptKind
     error: ErrorInfo | None
+
+
+@dataclass(slots=True, kw_only=True)
+class ActorRow:
+    """The state of one key."""
+
+    id: UUID
+    slot: int
+    tenant: str
+    type: str
+    key: str
+    version: int = 0
+    state_version: int = 0
+    state: bytes | None = None
 
 
 @dataclass(slots=True, kw_only=True)

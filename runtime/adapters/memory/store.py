@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from runtime.adapters.memory import accepting, control, working
+from runtime.adapters.memory import accepting, control, keyed, working
 from runtime.adapters.memory.leases import Leases
 from runtime.adapters.memory.names import Names
 from runtime.adapters.memory.reading import Reader
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
+    from runtime.core.keyed import Ask, Mail, Turn, TurnEnd
     from runtime.core.task import (
         Acceptance,
         AttemptView,
@@ -47,9 +48,9 @@ class MemoryStore:
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
-        self._tables = Tables()
         self._leases = Leases()
         self._names = Names()
+        self._tables = Tables(lambda band: self._names.band(band).lane)
         self._identity = uuid4()
 
     async def now(self) -> datetime:
@@ -94,6 +95,22 @@ class MemoryStore:
 
     async def cancel_requests(self, incarnation: int) -> builtins.list[tuple[UUID, int]]:
         return working.cancel_requests(self._tables, incarnation)
+
+    # -- KeyedStore ----------------------------------------------------------------------------------
+
+    async def mail(self, after: UUID, limit: int) -> builtins.list[Mail]:
+        return keyed.mail(self._tables, after, limit, self._now())
+
+    async def begin_turns(
+        self, asks: Sequence[Ask], bands: Sequence[int], incarnation: int, *, alone: bool = False
+    ) -> builtins.list[Turn]:
+        now = self._now()
+        if not self._leases.alive(incarnation, now):
+            return []
+        return keyed.begin(self._tables, asks, bands, incarnation, now, alone=alone)
+
+    async def end_turns(self, turns: Sequence[TurnEnd]) -> builtins.list[Verdict]:
+        return keyed.end(self._tables, self._leases, turns, self._now())
 
     # -- TaskControl ---------------------------------------------------------------------------------
 

@@ -12,30 +12,39 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from runtime.adapters.memory.ordered import Ordered
-from runtime.core.task import Status
+from runtime.core.task import Lane, Status
 
 if TYPE_CHECKING:
-    from runtime.adapters.memory.rows import AttemptRow, OutcomeRow, RunningRow, TaskRow, WaitingRow
+    from collections.abc import Callable
+
+    from runtime.adapters.memory.rows import ActorRow, AttemptRow, OutcomeRow, RunningRow, TaskRow, WaitingRow
 
 Due = tuple[datetime, int, UUID]  # (due, seq, id)
 
 
 class Tables:
-    def __init__(self) -> None:
+    """`lane_of` says the lane of a band."""
+
+    def __init__(self, lane_of: Callable[[int], Lane]) -> None:
+        self.lane_of = lane_of
         self.tasks: dict[UUID, TaskRow] = {}
         self.waiting: dict[UUID, WaitingRow] = {}
         self.running: dict[UUID, RunningRow] = {}
         self.outcomes: dict[UUID, OutcomeRow] = {}
         self.attempts: dict[UUID, dict[int, AttemptRow]] = {}
+        self.actors: dict[UUID, ActorRow] = {}
         # indexes
         self.keys: dict[tuple[str, str], UUID] = {}  # (tenant, idempotency key)
         self.ids: Ordered[UUID] = Ordered()
         self.bands: dict[int, Ordered[Due]] = {}  # what waits, by signed band
+        self.mail: dict[tuple[UUID, Lane], Ordered[tuple[int, UUID]]] = {}  # what waits for keys: (seq, id)
+        self.busy: Counter[UUID] = Counter()  # how much runs, by key
         self.expiry: Ordered[tuple[datetime, int, UUID]] = Ordered()  # of what waits: (expires_at, seq, id)
         self.held: defaultdict[int, dict[UUID, None]] = defaultdict(dict)  # what runs, by incarnation
         self.running_in: Counter[int] = Counter()  # how much runs, by band
         self.finished: Ordered[tuple[datetime, UUID]] = Ordered()  # (finished_at, id)
         self.ended: dict[Status, dict[UUID, None]] = {status: {} for status in Status}
+        self.fence = 0
         self._seq = 0
 
     def next_seq(self) -> int:
@@ -66,6 +75,8 @@ class Tables:
         queue.add((row.due, row.seq, row.id))
         if row.expires_at is not None:
             self.expiry.add((row.expires_at, row.seq, row.id))
+        if row.actor is not None and row.lane is not None:
+            self.mail.setdefault((row.actor, row.lane), Ordered()).add((row.seq, row.id))
 
     def unwait(self, task_id: UUID) -> WaitingRow:
         row = self.waiting.pop(task_id)
@@ -75,12 +86,18 @@ class Tables:
             del self.bands[row.band]
         if row.expires_at is not None:
             self.expiry.remove((row.expires_at, row.seq, row.id))
+        if row.actor is not None and row.lane is not None:
+            self.mail[row.actor, row.lane].remove((row.seq, row.id))
+            if not self.mail[row.actor, row.lane]:
+                del self.mail[row.actor, row.lane]
         return row
 
     def run(self, row: RunningRow) -> None:
         self.running[row.id] = row
         self.held[row.incarnation][row.id] = None
         self.running_in[row.band] += 1
+        if row.actor is not None:
+            self.busy[row.actor] += 1
 
     def unrun(self, task_id: UUID) -> RunningRow:
         row = self.running.pop(task_id)
@@ -91,6 +108,10 @@ class Tables:
         self.running_in[row.band] -= 1
         if not self.running_in[row.band]:
             del self.running_in[row.band]
+        if row.actor is not None:
+            self.busy[row.actor] -= 1
+            if not self.busy[row.actor]:
+                del self.busy[row.actor]
         return row
 
     def end(self, row: OutcomeRow) -> None:

@@ -39,8 +39,10 @@ def claim(tables: Tables, offers: Sequence[tuple[UUID, int]], incarnation: int, 
     claims = []
     for task_id, attempt in offers:
         row = tables.waiting.get(task_id)
-        if row is not None and row.attempt == attempt and row.due <= now and row.band > 0:
-            claims.append(_start(tables, row, incarnation, now, alone=False))
+        if row is None or row.actor is not None or row.band < 0:
+            continue
+        if row.attempt == attempt and row.due <= now:
+            claims.append(start(tables, row, incarnation, now, alone=False))
     return claims
 
 
@@ -48,7 +50,7 @@ def pull(
     tables: Tables, takes: Sequence[Take], incarnation: int, now: datetime, *, alone: bool
 ) -> list[Claim]:
     return [
-        _start(tables, tables.waiting[task_id], incarnation, now, alone=alone)
+        start(tables, tables.waiting[task_id], incarnation, now, alone=alone)
         for take in takes
         for _, _, task_id in _oldest_due(tables, take, now)
     ]
@@ -58,14 +60,15 @@ def _oldest_due(tables: Tables, take: Take, now: datetime) -> list[Due]:
     queue = tables.bands.get(take.band)
     if queue is None or take.limit <= 0:
         return []
-    start = None if take.since is None else (take.since, 0, _NIL)
-    return list(islice(takewhile(lambda key: key[0] <= now, queue.ascending(start)), take.limit))
+    first = None if take.since is None else (take.since, 0, _NIL)
+    due = takewhile(lambda key: key[0] <= now, queue.ascending(first))
+    return list(islice((key for key in due if tables.waiting[key[2]].actor is None), take.limit))
 
 
 _NIL = UUID(int=0)
 
 
-def _start(tables: Tables, row: WaitingRow, incarnation: int, now: datetime, *, alone: bool) -> Claim:
+def start(tables: Tables, row: WaitingRow, incarnation: int, now: datetime, *, alone: bool) -> Claim:
     tables.unwait(row.id)
     tables.run(
         RunningRow(
@@ -79,6 +82,8 @@ def _start(tables: Tables, row: WaitingRow, incarnation: int, now: datetime, *, 
             failures=row.failures,
             crashes=row.crashes,
             alone=alone,
+            actor=row.actor,
+            lane=row.lane,
         )
     )
     return _claim_of(tables, row, now, alone=alone)
@@ -116,13 +121,13 @@ def _claim_of(tables: Tables, row: WaitingRow, now: datetime, *, alone: bool) ->
 
 
 def settle(tables: Tables, leases: Leases, settlements: Sequence[Settlement], now: datetime) -> list[Verdict]:
-    return [_settle_one(tables, leases, settlement, now) for settlement in settlements]
+    return [settle_one(tables, leases, settlement, now) for settlement in settlements]
 
 
-def _settle_one(tables: Tables, leases: Leases, settlement: Settlement, now: datetime) -> Verdict:
+def settle_one(tables: Tables, leases: Leases, settlement: Settlement, now: datetime) -> Verdict:
     row = tables.running.get(settlement.id)
     if row is None or (row.attempt, row.incarnation) != (settlement.attempt, settlement.incarnation):
-        return Verdict.COMMITTED if _on_record(tables, settlement) else Verdict.FENCED
+        return Verdict.COMMITTED if on_record(tables, settlement) else Verdict.FENCED
     move = settlement.move
     if content.wrong_with_move(move) is not None:
         return Verdict.REFUSED
@@ -139,7 +144,7 @@ def _settle_one(tables: Tables, leases: Leases, settlement: Settlement, now: dat
     return Verdict.COMMITTED
 
 
-def _on_record(tables: Tables, settlement: Settlement) -> bool:
+def on_record(tables: Tables, settlement: Settlement) -> bool:
     """Whether this settlement is one that was committed before and whose answer was lost."""
     if isinstance(settlement.move, Finish):
         outcome = tables.outcomes.get(settlement.id)
@@ -215,6 +220,8 @@ def _requeue(tables: Tables, row: RunningRow, move: Requeue, due: datetime, now:
             failures=move.failures,
             crashes=move.crashes,
             reason=move.reason,
+            actor=row.actor,
+            lane=row.lane,
         )
     )
 

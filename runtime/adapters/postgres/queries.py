@@ -39,6 +39,13 @@ class Queries:
     settle: Query
     on_record: Query
     report_progress: Query
+    # keyed.sql
+    mail: Query
+    lock_actors: Query
+    make_actors: Query
+    begin_turns: Query
+    write_states: Query
+    adopt: Query
     # repair.sql
     orphans: Query
     held: Query

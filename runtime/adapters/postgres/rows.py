@@ -101,7 +101,7 @@ def _bytes(text: str | None) -> bytes | None:
 # -- tasks -------------------------------------------------------------------------------------------
 
 
-def claim_of(row: asyncpg.Record) -> Claim:
+def claim_of(row: Iterable[Any]) -> Claim:
     """The columns of `claim` and `pull`, by place: this runs once per task."""
     (
         task_id, attempt, band, slot, seq, failures, crashes, payload, codec, max_attempts, timeout_s,

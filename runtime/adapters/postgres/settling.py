@@ -60,14 +60,14 @@ class Settling:
 
     async def _settle_once(self, settlements: Sequence[Settlement]) -> Sequence[int]:
         """Places of those that were committed."""
-        values = _columns(settlements)
-        families = [_children(one) for one in settlements]
+        values = columns_of(settlements)
+        families = [children_of(one) for one in settlements]
         async with self._connections.settle.session(len(settlements)) as session:
             if not any(families):
-                return await _fence(session, values)
+                return await fence(session, values)
             async with session.transaction():
-                done = await _fence(session, values)
-                await _store_children(session, [families[nth] for nth in done])
+                done = await fence(session, values)
+                await store_children(session, [families[nth] for nth in done])
         return done
 
     async def _look_back(
@@ -77,7 +77,7 @@ class Settling:
         late = [place for place in places if place not in verdicts]
         if not late:
             return
-        values = unzipped([(*_identity(settlements[place]), *_end(settlements[place])) for place in late], 5)
+        values = unzipped([(*identity(settlements[place]), *end_of(settlements[place])) for place in late], 5)
         rows = await self._connections.settle.fetch(SQL.on_record, *values, rows=len(late))
         on_record = {row[0] for row in rows}
         for nth, place in enumerate(late, start=1):
@@ -99,16 +99,16 @@ def _next(settlements: Sequence[Settlement], verdicts: Mapping[int, Verdict]) ->
         return left
     firsts: dict[Identity, int] = {}
     for place in left:
-        firsts.setdefault(_identity(settlements[place]), place)
+        firsts.setdefault(identity(settlements[place]), place)
     return list(firsts.values())
 
 
-async def _fence(session: Session, values: list[list[Any]]) -> Sequence[int]:
+async def fence(session: Session, values: list[list[Any]]) -> Sequence[int]:
     matched, which = await session.only(SQL.settle, *values)
     return range(matched) if which is None else [nth - 1 for nth in which]
 
 
-async def _store_children(session: Session, families: list[Sequence[NewTask]]) -> None:
+async def store_children(session: Session, families: list[Sequence[NewTask]]) -> None:
     """Raises ContentRefused where a child's key was used for a different request."""
     plan = Plan([family for family in families if family])
     if plan.leaders:
@@ -117,22 +117,22 @@ async def _store_children(session: Session, families: list[Sequence[NewTask]]) -
                 raise ContentRefused("a child's idempotency key was used for a different request")
 
 
-def _identity(one: Settlement) -> Identity:
+def identity(one: Settlement) -> Identity:
     return one.id, one.attempt, one.incarnation
 
 
-def _children(one: Settlement) -> Sequence[NewTask]:
+def children_of(one: Settlement) -> Sequence[NewTask]:
     return one.move.children if isinstance(one.move, Finish) else ()
 
 
-def _end(one: Settlement) -> tuple[int | None, int | None]:
+def end_of(one: Settlement) -> tuple[int | None, int | None]:
     """(status, kind): one of them is None."""
     if isinstance(one.move, Finish):
         return int(one.move.status), None
     return None, int(one.move.kind)
 
 
-def _columns(settlements: Sequence[Settlement]) -> list[list[Any]]:
+def columns_of(settlements: Sequence[Settlement]) -> list[list[Any]]:
     """The parameters of `settle`, which says when a column has one value or none."""
     moves = [one.move for one in settlements]
     columns = [

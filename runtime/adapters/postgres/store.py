@@ -9,6 +9,7 @@ from runtime.adapters.postgres.accepting import Accepting
 from runtime.adapters.postgres.claiming import Claiming
 from runtime.adapters.postgres.connections import ANSWER_S, Connections, Session
 from runtime.adapters.postgres.control import Control
+from runtime.adapters.postgres.keyed import Keyed
 from runtime.adapters.postgres.members import Catalog, Members
 from runtime.adapters.postgres.migrate import NEWEST_SCHEMA, OLDEST_SCHEMA
 from runtime.adapters.postgres.queries import SQL
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 
-class PostgresStore(Accepting, Claiming, Settling, Repairing, Control, Members, Catalog):
+class PostgresStore(Accepting, Claiming, Settling, Keyed, Repairing, Control, Members, Catalog):
     """Implements runtime.ports.Store on a migrated database. Belongs to the event loop it was opened in."""
 
     def __init__(self, connections: Connections) -> None:

@@ -202,9 +202,10 @@ def test_a_package_that_is_hidden_by_another(folder: Path) -> None:
     assert "another module is called 'email'" in refused("sub/email")
 
 
-def test_a_module_with_actors_imports_but_does_not_load(folder: Path) -> None:
+def test_a_module_with_actors(folder: Path) -> None:
     path = write(folder / "actors_k.py", ACTOR)
-    assert refused("actors_k") == f"{path}:3: actor Account: keyed actors are not available in this version"
+    [found] = Registry.load(["actors_k"])
+    assert (found.name, found.actor_type, found.source) == ("account.deposit", "account", f"{path}:6")
     assert sys.modules["actors_k"].Account(balance=3).balance == 3
 
 

@@ -178,6 +178,8 @@ def test_everything_wrong_is_told_at_once() -> None:
     def plain(ctx: Context) -> None: ...
 
     class Account(Actor):
+        balance_cents: int
+
         @handler
         async def deposit(self, ctx: Context) -> None: ...
 
@@ -190,7 +192,7 @@ def test_everything_wrong_is_told_at_once() -> None:
         "read_only=True",
         "extends Actor",
         "neither",
-        "keyed actors are not available in this version",
+        "state field balance_cents has no first value",
     ]
     assert len(lines) == len(said)
     for line, words in zip(lines, said, strict=True):

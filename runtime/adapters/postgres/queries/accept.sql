@@ -32,15 +32,19 @@ WITH input AS MATERIALIZED (
       FROM input
      ORDER BY tenant COLLATE "C", idempotency_key COLLATE "C", id
     ON CONFLICT DO NOTHING
-    RETURNING id, seq, created_at, run_at, expires_at, born_on, band, slot
+    RETURNING id, seq, created_at, run_at, expires_at, born_on, band, slot, tenant, actor_type, actor_key
 ), placed AS (
-    SELECT n.*, l.incarnation AS home
+    SELECT n.*, l.incarnation AS home, noria.actor_id(n.tenant, n.actor_type, n.actor_key) AS actor
       FROM inserted n
       LEFT JOIN noria.lease l ON l.incarnation = n.born_on AND l.state < 8
                              AND l.alive_until > statement_timestamp() AND n.run_at <= statement_timestamp()
+                             AND (n.actor_type IS NULL OR n.actor_key IS NULL)
 ), waits AS (
-    INSERT INTO noria.waiting (id, due, seq, expires_at, band, attempt, slot)
-    SELECT id, run_at, seq, expires_at, band, 1, slot FROM placed WHERE home IS NULL
+    INSERT INTO noria.waiting (id, due, seq, expires_at, band, attempt, slot, actor, lane)
+    SELECT id, run_at, seq, expires_at, band, 1, slot, actor,
+           CASE WHEN actor IS NOT NULL THEN (SELECT b.lane FROM noria.band b WHERE b.id = band) END
+      FROM placed
+     WHERE home IS NULL
 ), runs AS (
     INSERT INTO noria.running (id, incarnation, seq, started_at, expires_at, band, attempt, slot)
     SELECT id, home, seq, created_at, expires_at, band, 1, slot FROM placed WHERE home IS NOT NULL

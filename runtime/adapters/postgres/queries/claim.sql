@@ -3,12 +3,13 @@
 
 -- name: claim
 -- $1 ids uuid[], $2 attempts integer[], $3 incarnation bigint
--- Suspects (negative bands) are only pulled.
+-- Suspects (negative bands) are only pulled; messages to keyed actors have turns (keyed.sql).
 WITH picked AS MATERIALIZED (
     SELECT w.id
       FROM unnest($1::uuid[], $2::integer[]) AS o(id, attempt)
       JOIN noria.waiting w ON w.id = o.id
      WHERE w.attempt = o.attempt AND w.due <= statement_timestamp() AND w.band > 0
+       AND w.actor IS NULL
        AND EXISTS (SELECT FROM noria.lease l
                     WHERE l.incarnation = $3 AND l.state < 8 AND l.alive_until > statement_timestamp())
      ORDER BY w.id
@@ -39,7 +40,7 @@ WITH picked AS MATERIALIZED (
            SELECT waiting.id
              FROM noria.waiting
             WHERE waiting.band = take.band AND waiting.due <= statement_timestamp()
-              AND waiting.due >= coalesce(take.since, '-infinity')
+              AND waiting.due >= coalesce(take.since, '-infinity') AND waiting.actor IS NULL
             ORDER BY waiting.due, waiting.seq
             LIMIT take.n
               FOR UPDATE SKIP LOCKED) w

@@ -26,7 +26,7 @@ WITH input AS MATERIALIZED (
 ), fenced AS (
     DELETE FROM noria.running r USING input i
      WHERE r.id = i.id AND r.attempt = i.attempt AND r.incarnation = i.incarnation
-    RETURNING i.*, r.seq, r.started_at, r.expires_at, r.band, r.slot,
+    RETURNING i.*, r.seq, r.started_at, r.expires_at, r.band, r.slot, r.actor, r.lane,
               CASE WHEN i.kind IS NULL THEN i.status
                    WHEN r.cancel_requested_at IS NOT NULL THEN 2::smallint END AS ends_as
 ), ended AS (
@@ -43,9 +43,10 @@ WITH input AS MATERIALIZED (
      WHERE kind IS NOT NULL
     ON CONFLICT DO NOTHING
 ), waits AS (
-    INSERT INTO noria.waiting (id, due, seq, expires_at, band, attempt, failures, crashes, slot, reason)
+    INSERT INTO noria.waiting (id, due, seq, expires_at, band, attempt, failures, crashes, slot, reason, actor, lane)
     SELECT id, statement_timestamp() + delay_s * interval '1 second', seq, expires_at,
-           coalesce(leave_to, band) * CASE WHEN suspect THEN -1 ELSE 1 END, attempt + 1, failures, crashes, slot, reason
+           coalesce(leave_to, band) * CASE WHEN suspect THEN -1 ELSE 1 END, attempt + 1, failures, crashes, slot, reason,
+           actor, lane
       FROM fenced
      WHERE ends_as IS NULL
 )
