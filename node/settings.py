@@ -168,6 +168,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         None,
         "where results above 256 KiB lie: s3://bucket/prefix?endpoint=…&region=…&sse=…, or file:///folder that all "
         "nodes see; default: they fail (noria dev: a folder of DATA_DIR)",
+        secret=True,  # it holds none, but where somebody put keys into it they are not shown
     ),
     Setting(
         "RESULT_MAX_BYTES",

@@ -22,12 +22,16 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
 from runtime.adapters.embedded.child import Child, spawn
 from runtime.adapters.objects import Keys
 from tests.support import packages
 from tests.support.etcd_server import free_ports
 from tests.support.packages import ServiceMissingError
-from tests.support.processes import wait_url
+from tests.support.processes import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,11 +104,27 @@ class S3Server:
         self.wait_ready()
 
     def wait_ready(self) -> None:
-        """Until it answers (that it does not know us)."""
+        """Until the bucket is there, which it makes a moment after it answers."""
+        client = botocore.session.get_session().create_client(
+            "s3",
+            region_name="us-east-1",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=KEYS.access_key_id,
+            aws_secret_access_key=KEYS.secret_access_key,
+            config=Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1}),
+        )
+
+        def ready() -> bool:
+            try:
+                client.head_bucket(Bucket=_BUCKET)
+            except (BotoCoreError, ClientError):
+                return False
+            return True
+
         try:
-            wait_url(f"{self.endpoint}/{_BUCKET}", status=403, timeout_s=_READY_S)
-        except AssertionError as exc:
-            raise AssertionError(f"{exc}\n{self.output}") from exc
+            wait_until(ready, _READY_S, lambda: f"no bucket\n{self.output}")
+        finally:
+            client.close()
 
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""

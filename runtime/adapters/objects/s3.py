@@ -33,6 +33,8 @@ PART_BYTES: Final = 8 << 20
 _PARTS_AT_ONCE: Final = 3
 _PIECE_BYTES: Final = 1 << 18
 _CHECK_S: Final = 5.0
+_ANSWER_S: Final = 20.0
+_SLOWEST_BYTES_PER_S: Final = 200_000  # slower than this, a body is given up and sent again
 _ABORT_S: Final = 5.0
 _LISTED_MAX: Final = 1_000  # what one request lists or deletes
 _LATER: Final = frozenset({408, 425, 429})  # of the 4xx: the same request may succeed later
@@ -78,9 +80,10 @@ class S3Objects:
                 await self._put_in_parts(target, body)
                 return
             checksum = await asyncio.to_thread(_checksum, body)
-            await self._client.put_object(
-                **target, Body=body, ContentLength=len(body), ChecksumSHA256=checksum, **self._encryption
-            )
+            async with _deadline(len(body)):
+                await self._client.put_object(
+                    **target, Body=body, ContentLength=len(body), ChecksumSHA256=checksum, **self._encryption
+                )
 
     async def _put_in_parts(self, target: Mapping[str, str], body: bytes) -> None:
         begun = await self._client.create_multipart_upload(
@@ -102,9 +105,14 @@ class S3Objects:
             for number, start in places:
                 part = bytes(body[start : start + PART_BYTES])
                 checksum = await asyncio.to_thread(_checksum, part)
-                answer = await self._client.upload_part(
-                    **upload, PartNumber=number, Body=part, ContentLength=len(part), ChecksumSHA256=checksum
-                )
+                async with _deadline(len(part)):
+                    answer = await self._client.upload_part(
+                        **upload,
+                        PartNumber=number,
+                        Body=part,
+                        ContentLength=len(part),
+                        ChecksumSHA256=checksum,
+                    )
                 done.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": checksum})
 
         await _all([work() for _ in range(_PARTS_AT_ONCE)])
@@ -219,6 +227,11 @@ async def _all(works: Sequence[Any]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _deadline(size: int) -> asyncio.Timeout:
+    """The library ends a wait for an answer, but not one for leave to send, nor for a server that takes nothing."""
+    return asyncio.timeout(_ANSWER_S + size / _SLOWEST_BYTES_PER_S)
 
 
 def _checksum(body: bytes) -> str:

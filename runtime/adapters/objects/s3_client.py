@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _REGION: Final = "us-east-1"  # what servers other than Amazon's take for any
 _CONNECTIONS_MAX: Final = 64  # more than may be read and written at the same time
 _CONNECT_S: Final = 3.0
-_READ_S: Final = 15.0  # of silence
+_READ_S: Final = 10.0  # of silence
 _TRIES: Final = 3  # of one request; beyond that the caller repeats
 
 
