@@ -1,7 +1,8 @@
 """Where handlers say that their bodies begin and end, and are told what to do: a socket server of the test.
 
 Whoever dies leaves a broken connection behind, so the stage sees every end. See staged_handlers.py for their side:
-they send {"id", "attempt", "pid", "name"}, wait for one word, and send "end" when they return.
+they send {"id", "attempt", "pid", "name", "started_s"}, wait for one word, and send "end" and the time when they return.
+The times are their own: a busy stage reads late.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ class Stage:
         with connection, connection.makefile("r", encoding="utf-8") as lines:
             if not (hello := lines.readline()):
                 return  # it died before it said who it is
-            body = Appearance(**json.loads(hello), started_s=time.monotonic(), connection=connection)
+            body = Appearance(**json.loads(hello), connection=connection)
             with self._news:
                 self._seen.append(body)
                 if (word := self._orders.get(body.name, GO)) is not None:
@@ -166,8 +167,9 @@ class Stage:
                 last = lines.readline()
             except OSError:
                 last = ""
+            word, _, at_s = last.partition(" ")
             with self._news:
-                body.ended_s, body.returned = time.monotonic(), last == "end\n"
+                body.ended_s, body.returned = float(at_s or time.monotonic()), word == "end"
                 self._news.notify_all()
 
     def _say(self, body: Appearance, word: str) -> None:

@@ -16,7 +16,12 @@ QUICK = Backoff(first_s=0.05, max_s=0.1)
 
 def _hello(ctx: Context, name: str) -> bytes:
     said = {"id": str(ctx.task_id), "attempt": ctx.attempt, "pid": os.getpid(), "name": name}
-    return json.dumps(said).encode() + b"\n"
+    return json.dumps({**said, "started_s": time.monotonic()}).encode() + b"\n"
+
+
+def _bye(word: str) -> bytes:
+    """`end` of a body that returns, `cut` of one that is stopped; and when, for whoever reads it may be late."""
+    return f"{word} {time.monotonic()}\n".encode()
 
 
 def _obey(word: str) -> None:
@@ -31,12 +36,13 @@ def _obey(word: str) -> None:
 
 async def _act(ctx: Context, name: str) -> int:
     reader, writer = await asyncio.open_unix_connection(os.environ["NORIA_TEST_STAGE"])
+    word = "cut"
     try:
         writer.write(_hello(ctx, name))
         _obey((await reader.readline()).decode())
-        writer.write(b"end\n")
-        await writer.drain()
+        word = "end"
     finally:
+        writer.write(_bye(word))
         writer.close()
     return ctx.attempt
 
@@ -46,7 +52,7 @@ def _act_in_thread(ctx: Context, name: str) -> int:
         stage.connect(os.environ["NORIA_TEST_STAGE"])
         stage.sendall(_hello(ctx, name))
         _obey(stage.recv(100).decode())
-        stage.sendall(b"end\n")
+        stage.sendall(_bye("end"))
     return ctx.attempt
 
 
