@@ -157,9 +157,12 @@ class Membership:
             return
         self._looking = True
         try:
+            view = (
+                self._cluster.view
+            )  # before the leases: what follows a newer view is not read from older leases
             leases = await self._world.store.nodes()
             self._obey(leases)
-            wanted = next_view(self._cluster.view, leases, self._heard(), self._world.incarnation)
+            wanted = next_view(view, leases, self._heard(), self._world.incarnation)
             if wanted is not None and self._is_our_turn(wanted):
                 await self._propose(wanted)
         except Unavailable as away:
