@@ -20,7 +20,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: $(READY) ## a census of the standard library, with a node killed in the middle
+demo: $(READY) ## three nodes count the standard library; one is killed, one is asked to leave
 	$(BIN)/python -m examples.census.demo
 
 test: $(READY) ## all tests, on real services that are started where they do not run yet

@@ -39,6 +39,17 @@ def test_noria_check_accepts_all_of_them() -> None:
         assert path.name in checked.stdout
 
 
+@pytest.mark.timeout(150)
+def test_the_demo_kills_a_node_drains_another_and_finds_everything_in_order() -> None:
+    command = [sys.executable, "-m", "examples.census.demo", "60"]
+    played = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=140)
+    assert played.returncode == 0, played.stdout + played.stderr
+    for part in ("killed node-2", "asked node-3 to leave", "node-3 is gone", "nothing was lost", "tasks/s"):
+        assert part in played.stdout
+    assert "NO" not in played.stdout.split()
+    assert played.stderr == ""
+
+
 async def test_01_hello() -> None:
     hello = example("01")
     async with Harness(hello.greet) as harness:

@@ -1,8 +1,8 @@
-"""`make demo-cluster`: the census on three nodes in containers, one of them killed with -9 in the middle.
+"""`make demo-cluster`: the census on three nodes in containers, with PostgreSQL, RabbitMQ and etcd.
 
-Starts docker-compose.yml as a project of its own on free ports, posts one task per file of the containers' standard
-library through all nodes, kills the container of node-3 half way, and compares the outcome with a direct computation in
-one process. Everything is removed at the end. Exit code 0 only if the results agree.
+Starts docker-compose.yml as a project of its own on free ports, and plays what `make demo` plays: the container of node-2
+is killed with -9 half way, node-3 is asked to leave, and all results are compared with a direct computation in one
+process. Shows what RabbitMQ had to do. Everything is removed at the end. Exit code 0 only if all checks hold.
 """
 
 from __future__ import annotations
@@ -14,50 +14,36 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from actors import task
-from examples.census.demo import (
-    TWICE,
-    Story,
-    console,
-    free_port,
-    look_back,
-    merge_all,
-    progress,
-    report,
-    results,
-    telling,
-)  # fmt: skip
-from examples.census.handlers import Count, count_file
-from node.client import Client, TaskHandle
+from examples.census.demo import free_port
+from examples.census.play import play
+from examples.census.screen import console, doing
+from examples.census.story import Expected
 
 ROOT = Path(__file__).parents[2]
-VICTIM = "node-3"
-SOURCES = (
-    "import json; from examples.census.demo import *; print(json.dumps([str(path) for path in sources()]))"
-)
+STATISTICS_S = 6.0  # the management of RabbitMQ counts every five seconds
+SOURCES = "import json; from examples.census.demo import sources; print(json.dumps([str(path) for path in sources()]))"
 DIRECTLY = """
 import json
-from examples.census.demo import *
-print(json.dumps(add_up([count_source(path.read_bytes()) for path in sources()])))
+from dataclasses import asdict
+from examples.census.demo import directly, sources
+print(json.dumps(asdict(directly(sources()))))
 """
 
 
-class Cluster:
+class Containers:
     """One run of docker-compose.yml that disturbs no other."""
 
     def __init__(self) -> None:
-        nodes = [free_port() for _ in range(3)]
-        ports = {f"NODE_{number}_PORT": str(port) for number, port in enumerate(nodes, 1)}
+        nodes = {f"node-{number}": free_port() for number in (1, 2, 3)}
+        ports = {f"NODE_{name[-1]}_PORT": str(port) for name, port in nodes.items()}
         ports |= {"NODE_PORT": str(free_port()), "RABBITMQ_UI_PORT": str(free_port())}
-        self.urls = [f"http://127.0.0.1:{port}" for port in nodes]
+        self.urls = {name: f"http://127.0.0.1:{port}" for name, port in nodes.items()}
         self.rabbitmq = f"http://127.0.0.1:{ports['RABBITMQ_UI_PORT']}"
         self._environment = {**os.environ, **ports, "HANDLERS": "examples/census/handlers.py"}
         self._command = ["docker", "compose", "--project-name", f"noria-demo-{os.getpid()}"]
@@ -65,8 +51,9 @@ class Cluster:
     def start(self) -> None:
         self._compose("up", "--build", "--detach", "--wait")
 
-    def kill(self, service: str) -> None:
-        self._compose("--progress", "quiet", "kill", "--signal", "KILL", service)
+    async def kill(self, node: str) -> str:
+        await asyncio.to_thread(self._compose, "--progress", "quiet", "kill", "--signal", "KILL", node)
+        return f"killed the container of {node} with -9"
 
     def remove(self) -> None:
         self._compose("down", "--volumes", "--timeout", "5", check=False)
@@ -85,13 +72,13 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Cluster]:
-    cluster = Cluster()
+def running() -> Iterator[Containers]:
+    containers = Containers()
     try:
-        cluster.start()
-        yield cluster
+        containers.start()
+        yield containers
     finally:
-        cluster.remove()
+        containers.remove()
 
 
 def missing() -> str:
@@ -107,67 +94,27 @@ def missing() -> str:
     return ""
 
 
-async def post(cluster: Cluster, paths: list[str], story: Story) -> list[TaskHandle[Count]]:
-    """A third through each node, and some twice, through another node than before."""
-    handles: list[TaskHandle[Count]] = []
-    for number, url in enumerate(cluster.urls):
-        work = [task(count_file, path=path).options(idempotency_key=f"census:{path}") for path in paths]
-        async with Client(url, retry_for_s=30) as client:
-            handles += await client.submit_many(work[number :: len(cluster.urls)])
-            if number == len(cluster.urls) - 1:
-                again = await client.submit_many(work[: TWICE * 3 : 3])
-                story.duplicates = sum(one.id == other.id for one, other in zip(handles, again, strict=False))
-    return handles
-
-
-async def count_all(client: Client, cluster: Cluster, paths: list[str], story: Story) -> list[Count]:
-    handles = await post(cluster, paths, story)
-    async with progress(len(paths), "counting") as (bar, row):
-        done = 0
-        async for _ in client.as_ended(handles):
-            done += 1
-            bar.update(row, completed=done)
-            if done == len(paths) // 2:
-                await asyncio.to_thread(cluster.kill, VICTIM)
-                bar.console.print(
-                    f"[red]killed the container of {VICTIM} with -9[/]; the others take its work over"
-                )
-    return await results(client, handles)
-
-
-async def broker(cluster: Cluster) -> str:
-    """What RabbitMQ has had to do so far, as its management counts it (every five seconds)."""
+async def broker(containers: Containers) -> str:
+    """What RabbitMQ has had to do, as its management counts it."""
     login = {"Authorization": aiohttp.encode_basic_auth("noria", "noria")}
-    async with aiohttp.ClientSession(cluster.rabbitmq, headers=login) as session:
-        async with session.get("/api/overview") as answer:
-            overview = await answer.json()
+    async with doing("waiting for the statistics of RabbitMQ"):
+        await asyncio.sleep(STATISTICS_S)
+        async with aiohttp.ClientSession(containers.rabbitmq, headers=login) as session:
+            async with session.get("/api/overview") as answer:
+                overview = await answer.json()
     totals, stats = overview["object_totals"], overview.get("message_stats", {})
     return (
-        f"{totals['connections']} connections, {totals['queues']} queues, {totals['consumers']} consumers; "
-        f"{stats.get('publish', 0):,} messages published, {stats.get('deliver_get', 0):,} delivered"
+        f"{stats.get('publish', 0):,} messages published, {stats.get('deliver_get', 0):,} delivered, "
+        f"{totals['queues']} queues, {totals['consumers']} consumers now"
     )
 
 
-async def who_did_it(client: Client) -> str:
-    nodes = Counter([info.node async for info in client.tasks(handler="census.count")])
-    return ", ".join(f"{name} {count}" for name, count in sorted(nodes.items(), key=str))
+async def census(containers: Containers) -> bool:
+    async def directly() -> Expected:
+        return Expected(**await containers.python(DIRECTLY))
 
-
-async def census(cluster: Cluster) -> bool:
-    story = Story()
-    async with Client(cluster.urls[0], retry_for_s=30) as client:
-        paths = await cluster.python(SOURCES)
-        console.print(f"one task for each of {len(paths)} files of the containers' standard library")
-        began_s = time.monotonic()
-        parts = await count_all(client, cluster, paths, story)
-        total = await merge_all(client, parts, story)
-        story.work_s = time.monotonic() - began_s
-        await look_back(client, story)
-        async with telling(lambda: "computing the same directly, in one process ..."):
-            expected = await cluster.python(DIRECTLY)
-        agrees = report(total, expected, story)
-        console.print(f"  done by              {await who_did_it(client)}", soft_wrap=True)
-        console.print(f"  RabbitMQ             {await broker(cluster)}", soft_wrap=True)
+    agrees = await play(containers, await containers.python(SOURCES), directly)
+    console.print(f"\n  RabbitMQ: {await broker(containers)}", soft_wrap=True)
     return agrees
 
 
@@ -177,8 +124,8 @@ def main() -> int:
             f"make demo-cluster needs Docker with Compose, but {lack}. `make demo` needs no service."
         )
         return 2
-    with running() as cluster:
-        return 0 if asyncio.run(census(cluster)) else 1
+    with running() as containers:
+        return 0 if asyncio.run(census(containers)) else 1
 
 
 if __name__ == "__main__":
