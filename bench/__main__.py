@@ -1,4 +1,4 @@
-"""All benchmarks: `python -m bench [PART…]`, where a part is `node`, `cluster`, `load`, or a workload of `node`."""
+"""All benchmarks: `python -m bench [PART…]`, where a part is `node`, `keyed`, `cluster`, `load`, or a workload of `node`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import asyncio
 import signal
 import sys
 
-from bench import node
+from bench import keyed, node
 from bench.cluster import cluster
 from bench.load import load
 
 
 async def main(words: list[str]) -> None:
-    for word in words or ["node", "cluster", "load"]:
+    for word in words or ["node", "keyed", "cluster", "load"]:
         name, _, size = word.partition("=")
         if name == "cluster":
             await cluster(*([int(size)] if size else []))
         elif name == "load":
             await load(*([float(size)] if size else []))
+        elif name == "keyed":
+            await keyed.main([])
         else:
             await node.main([] if name == "node" else [name])
 

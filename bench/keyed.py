@@ -1,4 +1,4 @@
-"""How fast one node is with keyed actors, over HTTP: `python bench/keyed.py [KEYS] [MESSAGES]`, both once if not given.
+"""How fast one node is with keyed actors, over HTTP: `python -m bench.keyed [KEYS] [MESSAGES]`, both once if not given.
 
 Every message changes the state of its key, which commits with the outcome. Rates are end to end: from the first byte
 posted to the last outcome committed. At the end each state must be the sum of what was sent to its key.
@@ -13,9 +13,9 @@ from pathlib import Path
 import aiohttp
 import asyncpg
 import orjson
-from rig import Rig, rig
 
-from node import BATCH, JSON, measured
+from bench.node import BATCH, JSON, measured
+from bench.rig import Rig, rig
 
 HANDLERS = str(Path(__file__).with_name("keyed_handlers.py"))
 RUNS = 3
