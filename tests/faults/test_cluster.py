@@ -110,9 +110,11 @@ def many_that_wait(trio: Trio) -> Iterator[Callable[[], tuple[int, int]]]:
     stands and which transactions wrote or locked it."""
     sql = trio.rig.sql
     assert trio.a.ask("POST", "/v1/handlers/huge/pause").status == 200
-    [band] = sql(
-        "INSERT INTO noria.band (lane, keyed, handler, tenant) VALUES (1, false, 'huge', 'default') RETURNING id"
+    sql(
+        "INSERT INTO noria.band (lane, keyed, handler, tenant) VALUES (1, false, 'huge', 'default')"
+        " ON CONFLICT DO NOTHING"
     )
+    [band] = sql("SELECT id FROM noria.band WHERE handler = 'huge'")
     sql(
         "INSERT INTO noria.waiting (id, due, seq, band, attempt, slot) SELECT gen_random_uuid(), clock_timestamp(), n,"
         " $1, 1, n % 4096 FROM generate_series(1, 50000) n", band["id"]
