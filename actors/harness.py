@@ -38,6 +38,7 @@ from actors.router.submitting import submit
 from actors.supervisor.messages import Actors, GetActors, Message
 from actors.supervisor.supervisor import Supervisor
 from actors.world import Limits, World
+from runtime.core.objects import Reference
 from runtime.core.task import (
     AttemptView,
     Duplicate,
@@ -55,7 +56,7 @@ from runtime.kernel.actor import Ref
 from runtime.kernel.clock import ManualClock
 from runtime.kernel.supervision import ChildSpec
 from runtime.kernel.system import ActorSystem
-from runtime.ports import Store
+from runtime.ports import Objects, Store
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -152,6 +153,7 @@ class Harness:
         patience = _Patience(self._capacity, self._tally, patience_s)
         self._clock = ManualClock(self._start, busy=patience.busy)
         self.store: Store = (store or _memory_store())(self._clock.wall)
+        self._objects = _memory_objects(self._clock.wall)
         self._handles: dict[UUID, HarnessTask[Any]] = {}
         self._stack = AsyncExitStack()
         self._system: ActorSystem
@@ -196,6 +198,7 @@ class Harness:
             incarnation=incarnation,
             cluster=Cluster(incarnation),
             lease_s=_LEASE_S,
+            objects=self._objects,
             tags=self._tags,
             limits=self._limits,
         )
@@ -327,8 +330,16 @@ class Harness:
     async def _refresh(self) -> None:
         for view in await self.store.get_many(list(self._handles)):
             handle = self._handles[view.id]
-            handle.view = view
+            handle.view = await self._with_result(view)
             handle.attempts = tuple(await self.store.attempts(view.id))
+
+    async def _with_result(self, view: TaskView) -> TaskView:
+        """A large result as its bytes, wherever they lie."""
+        if view.result is None or not view.result_codec.is_apart:
+            return view
+        async with self._objects.read(Reference.from_bytes(view.result).key) as pieces:
+            body = b"".join([piece async for piece in pieces])
+        return replace(view, result=body, result_codec=view.result_codec.inner)
 
     def _decoder(self, name: str) -> Callable[..., Any]:
         handler = self.registry.get(name)
@@ -339,6 +350,12 @@ def _memory_store() -> Callable[[Callable[[], datetime]], Store]:
     from runtime.standalone import memory_store  # noqa: PLC0415 - not needed with a record of the test's own
 
     return memory_store
+
+
+def _memory_objects(now: Callable[[], datetime]) -> Objects:
+    from runtime.standalone import memory_objects  # noqa: PLC0415 - as above
+
+    return memory_objects(now)
 
 
 # -- what differs from a node -----------------------------------------------------------------------

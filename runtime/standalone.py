@@ -10,9 +10,15 @@ from collections.abc import Callable
 from datetime import datetime
 
 from runtime.adapters.memory import MemoryStore
-from runtime.ports import Store
+from runtime.adapters.memory.objects import MemoryObjects
+from runtime.ports import Objects, Store
 
 
 def memory_store(now: Callable[[], datetime]) -> Store:
     """A record that lives as long as this process. `now` returns aware datetimes and may stand still."""
     return MemoryStore(now)
+
+
+def memory_objects(now: Callable[[], datetime]) -> Objects:
+    """A place for large results that lives as long as this process."""
+    return MemoryObjects(now)

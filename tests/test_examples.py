@@ -149,6 +149,17 @@ async def test_07_testing() -> None:
         await test()
 
 
+async def test_08_large_results() -> None:
+    large = example("08")
+    async with Harness(large.export, large.sales) as harness:
+        exported = await harness.submit(Task(handler="export", payload={"rows": 50_000}))
+        found = await harness.submit(Task(handler="sales", payload={"rows": 10_000}))
+        await harness.run_until_idle()
+        assert exported.result.startswith(b"0,shop 0,0\r\n1,shop 1,31\r\n")
+        assert exported.result.count(b"\n") == 50_000
+        assert len(found.result) == 10_000
+
+
 class FakeSession:
     def get(self, url: str) -> FakeResponse:
         return FakeResponse(404 if url.endswith("gone") else 200)

@@ -1,15 +1,17 @@
-"""The contract of Objects, on a folder and on a real S3 server."""
+"""The contract of Objects, in memory, in a folder and on a real S3 server."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import random
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import pytest
 
+from runtime.adapters.memory.objects import MemoryObjects
 from runtime.adapters.objects import FolderUrl, open_objects, parse
 from runtime.core.objects import key_of
 from runtime.errors import ObjectNotFound
@@ -26,17 +28,22 @@ if TYPE_CHECKING:
 PART = 8 << 20  # from here on an upload to S3 goes in parts
 
 
-@pytest.fixture(params=["folder", "s3"])
-def where(request: pytest.FixtureRequest, tmp_path: Path) -> FolderUrl | S3Url:
-    if request.param == "folder":
-        return FolderUrl(tmp_path / "results")
-    server: S3Server = request.getfixturevalue("s3_server")
-    return parse(server.url())
+@pytest.fixture
+def folder(tmp_path: Path) -> FolderUrl:
+    return FolderUrl(tmp_path / "results")
 
 
 @pytest.fixture
-async def objects(where: FolderUrl | S3Url) -> AsyncIterator[Objects]:
-    async with open_objects(where, KEYS, "record") as opened:
+def bucket(s3_server: S3Server) -> FolderUrl | S3Url:
+    return parse(s3_server.url())
+
+
+@pytest.fixture(params=["memory", "folder", "bucket"])
+async def objects(request: pytest.FixtureRequest) -> AsyncIterator[Objects]:
+    if request.param == "memory":
+        yield MemoryObjects(lambda: datetime.now(UTC))
+        return
+    async with open_objects(request.getfixturevalue(request.param), KEYS, "record") as opened:
         yield opened
 
 
@@ -107,13 +114,15 @@ async def test_list_is_in_order_of_keys_and_goes_on(objects: Objects) -> None:
     assert await objects.list(keys[-1], 10) == []
 
 
-async def test_others_in_the_same_place_are_not_seen(objects: Objects, where: FolderUrl | S3Url) -> None:
-    await objects.put("0198ab/a.1", b"ours")
-    async with open_objects(where, KEYS, "another") as other:
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+async def test_others_in_the_same_place_are_not_seen(request: pytest.FixtureRequest, place: str) -> None:
+    where = request.getfixturevalue(place)
+    async with open_objects(where, KEYS, "record") as objects, open_objects(where, KEYS, "another") as other:
+        await objects.put("0198ab/a.1", b"ours")
         assert await other.list("", 10) == []
         await other.put("0198ab/a.1", b"theirs")
         await other.delete(["0198ab/a.1"])
-    assert await read(objects, "0198ab/a.1") == b"ours"
+        assert await read(objects, "0198ab/a.1") == b"ours"
 
 
 async def test_a_put_that_was_cancelled_leaves_nothing_to_see(objects: Objects) -> None:

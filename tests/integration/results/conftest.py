@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.support.services import PostgresServer
 
 HANDLERS = Path(__file__).with_name("results_handlers.py")
+EXAMPLE = HANDLERS.parents[3] / "examples" / "08_large_results.py"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Stand:
         return node(
             {
                 "NORIA_POSTGRES_DSN": self.dsn, "NORIA_HTTP_PORT": str(self.port), "NORIA_LEASE_S": "2",
-                "NORIA_HANDLERS": str(HANDLERS), "NORIA_TEST_STARTS": str(self.folder / "starts"), **self.results,
+                "NORIA_HANDLERS": f"{HANDLERS},{EXAMPLE}", "NORIA_TEST_STARTS": str(self.folder / "starts"), **self.results,
                 "NORIA_CPU_PROCESSES": "1", "PYTHONPATH": str(HANDLERS.parents[3]),
                 **{f"NORIA_{name}": value for name, value in settings.items()},
             }

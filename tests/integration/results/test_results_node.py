@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib
 import json
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,12 @@ async def test_by_the_client(serving: Stand, tmp_path: Path) -> None:
         assert saved.sha256 == hashlib.sha256(content(SIZE, 2)).hexdigest()
         assert await asyncio.to_thread((tmp_path / "blob").read_bytes) == content(SIZE, 2)
         assert await client.call("numbers", {"count": 200_000}, timeout_s=40) == list(range(200_000))
+
+
+async def test_by_the_example(serving: Stand, tmp_path: Path) -> None:
+    example = await asyncio.to_thread(importlib.import_module, "examples.08_large_results")
+    said = await asyncio.to_thread(example.fetch, serving.url, tmp_path / "export.csv")
+    assert said == "20000 sales, 4016788 bytes in export.csv", said
 
 
 @pytest.mark.allow_blocking("the test itself")
