@@ -6,6 +6,7 @@ fails, nothing is burnt, and no node tries twice.
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Final
 
 import pytest
 
+from runtime.adapters.postgres.migrate import NEWEST_SCHEMA, Migration, apply, known
 from tests.faults.callers import ACCEPTED, Callers, Request, post
 from tests.faults.rig import Node, Rig
 from tests.support.processes import wait_until
@@ -31,6 +33,7 @@ FOR_V2: Final = (
     Request("refund"),
 )
 RELEASED: Final = 3  # attempt.kind
+USAGE: Final = 2  # exit code of a node that cannot work with its settings
 WORK: Final = 30
 TAIL: Final = 20  # tasks that one version only can bind, due at the same moment
 TAIL_S: Final = 3.0
@@ -120,3 +123,38 @@ def test_a_deploy_under_load_fails_nothing_and_no_node_tries_twice(rig: Rig) -> 
     bodies = [body.id for body in rig.stage.seen()]
     assert len(bodies) == len(set(bodies)), "a body ran twice"
     assert max(tails.values()) <= TAIL_S + BUSY_S, tails
+
+
+def migrated(rig: Rig, *more: Migration) -> None:
+    """The record as a later release leaves it."""
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:  # leaves the thread's loop alone
+        runner.run(apply(rig.dsn, (*known(), *more)))
+
+
+def test_nodes_work_with_the_schema_of_a_later_release_unless_it_says_that_they_must_not(rig: Rig) -> None:
+    running = rig.node("a")
+    later = Migration(NEWEST_SCHEMA + 1, "later", "ALTER TABLE noria.task ADD COLUMN later integer;")
+    migrated(rig, later)  # while a node runs
+    started = rig.node("b")
+    for node in (running, started):
+        node.accepted("act", name=node.name)
+    rig.check()
+    last = NEWEST_SCHEMA + 2
+    breaking = Migration(last, "breaking", f"-- needs: {last}\nALTER TABLE noria.task DROP COLUMN later;")
+    migrated(rig, later, breaking)
+    refused = rig.node("c", start=False)
+    refused.start(wait=False)
+    assert refused.process.wait_exit(30) == USAGE
+    assert f"needs one that knows migration {last}; this one knows {NEWEST_SCHEMA}" in refused.process.output
+    assert "Traceback" not in refused.process.output
+
+
+def test_nodes_that_start_at_once_on_an_empty_database_migrate_it_once(rig: Rig) -> None:
+    for name in "abc":
+        rig.node(name, start=False)
+    rig.start_all()
+    for node in rig.nodes:
+        node.accepted("act", name=node.name)
+    rig.check()
+    rows = rig.sql("SELECT version FROM noria.migration ORDER BY version")
+    assert [row["version"] for row in rows] == [migration.version for migration in known()]
