@@ -29,6 +29,7 @@ from tests.support.factories import new_task
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
+    from uuid import UUID
 
     from actors.executor.messages import Claimed
     from runtime.core.task import Claim
@@ -47,7 +48,7 @@ def threaded(ctx: Context) -> None: ...
 
 
 class Spot:
-    """`here`: bands that its own executor is told of. `heard`: messages that are no offers. `claimed`: what came of
+    """`here`: bands, `mail`: keys that its own executor is told of. `heard`: messages that are no offers. `claimed`: what came of
     offers; `started` are the claims in it."""
 
     def __init__(self, spots: Spots, incarnation: int, registry: Registry) -> None:
@@ -58,6 +59,7 @@ class Spot:
         self.broker = MemoryBroker(spots.exchange, incarnation)
         self.bands = Bands(spots.store)
         self.here: list[set[int]] = []
+        self.mail: list[tuple[UUID, int]] = []
         self.heard: list[Message] = []
         self.claimed: list[Claimed] = []
         self.counted: Counter[str] = Counter()
@@ -67,7 +69,12 @@ class Spot:
             broker=self.broker, incarnation=incarnation, serves=lambda band: registry.get(band.handler),
             clock=SimpleNamespace(now_s=lambda: spots.now_s), telemetry=SimpleNamespace(count=self._count),
         )  # fmt: skip
-        self.offering = Offering(world, spots.begin, lambda bands: self.here.append(set(bands)))
+        self.offering = Offering(
+            world,
+            spots.begin,
+            lambda bands: self.here.append(set(bands)),
+            lambda keys: self.mail.extend(keys),
+        )
         self.offers = Offers(world, spots.begin, self.claimed.append)
         self.broker.receive(self._on_offer, self._on_message)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ from actors.executor import offers
 from runtime.core.messages import ITEMS_MAX, Credit, Offer, Waiting
 from runtime.core.task import State
 from runtime.errors import Unavailable
+from tests.support.factories import new_id
 from tests.support.offer_rig import ROOM, Spot, Spots, quick, spots, threaded
 
 if TYPE_CHECKING:
@@ -128,6 +130,19 @@ async def test_without_a_reachable_broker_it_is_looked_for_here(two: Spots, near
     await route(near, tasks)
     assert near.here == [{tasks[0].band}]
     assert near.credit_of(far)[0] == ROOM, "nothing was spent"
+
+
+async def test_messages_of_actors_are_never_offered(two: Spots, near: Spot, far: Spot) -> None:
+    """They wait for their turn with the owner of the key."""
+    await granted(near, far)
+    key = new_id()
+    [at_far], [at_near] = await two.waiting(far, 1), await two.waiting(near, 1)
+    await route(near, [replace(at_far, actor=key)])
+    assert (far.deliveries, near.here, near.mail) == ([], [], [])
+    assert far.told() == [Waiting((at_far.band,))]
+    await route(near, [replace(at_near, actor=key)])
+    assert near.mail == [(key, at_near.band)]
+    assert far.told() == []
 
 
 # -- receiving --------------------------------------------------------------------------------------
