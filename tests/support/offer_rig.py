@@ -73,7 +73,7 @@ class Spot:
             world,
             spots.begin,
             lambda bands: self.here.append(set(bands)),
-            lambda keys: self.mail.extend(keys),
+            self.mail.extend,
         )
         self.offers = Offers(world, spots.begin, self.claimed.append)
         self.broker.receive(self._on_offer, self._on_message)
