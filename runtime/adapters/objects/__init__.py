@@ -2,7 +2,7 @@
 
 url.py   what RESULTS_URL says   folder.py   s3.py   the port   s3_client.py   how the bucket is reached
 
-Importing this package is cheap: the S3 library (half a second, 20 MB) is imported by who opens a bucket.
+Importing this package is cheap: the S3 library (time at every start, 10 MB) is imported by who opens a bucket.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ async def open_objects(where: FolderUrl | S3Url, keys: Keys | None, name: str) -
         await asyncio.to_thread(folder.check)
         yield folder
         return
-    await asyncio.to_thread(_import_s3)  # half a second that the loop need not stand still for
+    await asyncio.to_thread(_import_s3)  # the loop need not stand still for it
     from runtime.adapters.objects.s3 import S3Objects  # noqa: PLC0415 - what it costs, see above
     from runtime.adapters.objects.s3_client import open_client  # noqa: PLC0415
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,7 +61,9 @@ def test_refused_with_the_part_that_is_wrong(url: str, part: str) -> None:
     with pytest.raises(ValueError, match=f"^{part}: ") as wrong:
         parse(url)
     assert "sesame" not in str(wrong.value)
-    with pytest.raises(SettingsError, match=f"NORIA_RESULTS_URL: .* is not a place for results: {part}") as wrong:
+    with pytest.raises(
+        SettingsError, match=f"NORIA_RESULTS_URL: .* is not a place for results: {part}"
+    ) as wrong:
         settings.read({**DSN, "NORIA_RESULTS_URL": url})
     assert "sesame" not in str(wrong.value)
 
@@ -75,3 +79,13 @@ def test_keys_come_together_and_are_not_shown() -> None:
     assert (both.s3_access_key_id, both.s3_secret_access_key) == ("k", "sesame")
     assert "sesame" not in repr(both)
     assert "sesame" not in repr(Keys("k", "sesame"))
+
+
+def test_a_node_without_s3_does_not_load_its_library() -> None:
+    """It costs a node that has no bucket time at every start, and memory."""
+    look = "import sys, node.wiring, node.settings; from runtime.adapters.objects import parse; parse('s3://bucket')"
+    shown = "print(*(name for name in ('aiobotocore', 'botocore') if name in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{look}; {shown}"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""
