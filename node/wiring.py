@@ -154,6 +154,7 @@ async def _join(
 ) -> World:
     await store.publish(registry.entries())
     resources = await stack.enter_async_context(open_lifespans(registry.lifespans))
+    await store.adopt_strays()
     bands = Bands(store)
     await bands.refresh()
     about = _about(settings, registry)

@@ -53,7 +53,8 @@ class Ending:
         await self._batcher.close()
 
     async def _flush(self, turns: list[ActiveTurn]) -> Sequence[Verdict]:
-        ends = [turn.end(self._incarnation) for turn in turns]
+        now_s = self._clock.now_s()
+        ends = [turn.end(self._incarnation, now_s) for turn in turns]
         try:
             return await self._end(ends)
         except Exception:

@@ -147,11 +147,9 @@ class ActiveTurn:
             fresh = self._fresh(definition)
             self.activation = Activation(definition, fresh, self.activation.state, self.activation.version)
 
-    def end(self, incarnation: int) -> TurnEnd:
+    def end(self, incarnation: int, now_s: float) -> TurnEnd:
         """What to commit."""
-        settlements = tuple(
-            Settlement(run.claim.id, run.claim.attempt, incarnation, move) for run, move in self.ends
-        )
+        settlements = tuple(_settlement(run, incarnation, move, now_s) for run, move in self.ends)
         definition = self.definition
         if definition is None or not self._written:
             return TurnEnd(actor=self.actor, version=self.turn.version, settlements=settlements)
@@ -186,6 +184,13 @@ class ActiveTurn:
             self.ends = [(run, _failed(move, error))]
         else:
             self.ends = [(run, decisions.after_release(run.claim)) for run, _ in self.ends]
+
+
+def _settlement(run: Run, incarnation: int, move: Move, now_s: float) -> Settlement:
+    claim = run.claim
+    if not run.started_s:  # it never ran: as if it had begun and ended with the commit
+        return Settlement(claim.id, claim.attempt, incarnation, move, 0.0, 0.0)
+    return Settlement(claim.id, claim.attempt, incarnation, move, now_s - run.started_s, now_s - run.ended_s)
 
 
 def _failed(move: Move, error: ErrorInfo) -> Finish:

@@ -287,12 +287,18 @@ class Requeue:
 
 @light
 class Settlement:
-    """How an attempt ended. It commits only if (id, attempt, incarnation) is still what runs."""
+    """How an attempt ended. It commits only if (id, attempt, incarnation) is still what runs.
+
+    The ages say how long before the commit its body began and ended, where that differs from claim and commit: the
+    messages of a turn are claimed and committed together, but ran one after the other.
+    """
 
     id: UUID
     attempt: int
     incarnation: int
     move: Finish | Requeue
+    began_ago_s: float | None = None
+    ended_ago_s: float | None = None
 
 
 class Verdict(IntEnum):
@@ -336,8 +342,8 @@ class Progress:
     done: float
     total: float | None = None
     message: str = ""
-
     result_waits: str = ""  # why the result of a body that has ended is not stored yet
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskView:

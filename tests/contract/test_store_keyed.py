@@ -353,7 +353,7 @@ async def test_what_a_dead_node_ran_goes_first_again(store: Store, world: World,
     back = requeue(AttemptKind.CRASHED)
     assert await store.settle([settlement(o, gone, back) for o in orphans]) == [Verdict.COMMITTED] * 2
     later = await begin_one(world, band, me)
-    assert ids(later.claims) == [task.id for task in sent]
+    assert ids(later.claims) == [sent[0].id]
     assert await end(store, turn, gone) is Verdict.FENCED
     assert await end(store, later, me) is Verdict.COMMITTED
 
@@ -370,6 +370,42 @@ async def test_a_zombie_commits_nothing_while_another_runs(
     assert await end(store, new, me, state=b'{"n": 1}') is Verdict.COMMITTED
     await send(world, band)
     assert (await begin_one(world, band, me)).state == b'{"n": 1}'
+
+
+async def test_what_met_a_crash_has_a_turn_of_its_own(
+    store: Store, world: World, band: Band, me: int
+) -> None:
+    sent = [await send(world, band) for _ in range(4)]
+    turn = await begin_one(world, band, me, limit=2)
+    back = [settlement(claim, me, requeue(AttemptKind.CRASHED)) for claim in turn.claims]
+    assert await store.settle(back) == [Verdict.COMMITTED] * 2
+    for expected in (sent[:1], sent[1:2], sent[2:]):
+        turn = await begin_one(world, band, me)
+        assert ids(turn.claims) == [task.id for task in expected]
+        assert await end(store, turn, me) is Verdict.COMMITTED
+
+
+async def test_messages_of_a_turn_are_apart_on_record(
+    store: Store, world: World, band: Band, me: int
+) -> None:
+    for _ in range(2):
+        await send(world, band)
+    turn = await begin_one(world, band, me)
+    await world.advance(10.0)
+    ages = ((8.0, 6.0), (6.0, 1.0))
+    settlements = tuple(
+        Settlement(claim.id, claim.attempt, me, move, *age)
+        for claim, move, age in zip(turn.claims, (succeeded(), requeue()), ages, strict=True)
+    )
+    assert await store.end_turns([replace(ended(turn, me), settlements=settlements)]) == [Verdict.COMMITTED]
+    first = await world.view(turn.claims[0].id)
+    [second] = await store.attempts(turn.claims[1].id)
+    assert first.started_at is not None
+    assert first.finished_at is not None
+    assert second.started_at is not None
+    assert (first.finished_at - first.started_at).total_seconds() == pytest.approx(2.0)
+    assert (second.ended_at - second.started_at).total_seconds() == pytest.approx(5.0)
+    assert second.started_at >= first.finished_at
 
 
 # -- mail --------------------------------------------------------------------------------------------

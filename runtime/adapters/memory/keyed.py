@@ -97,6 +97,8 @@ def _clear(tables: Tables, ask: Ask, lane: Lane, served: frozenset[int], now: da
         if len(clear) == ask.limit:
             break
         if row.due <= now and row.band in served:
+            if clear and (row.crashes or clear[0].crashes):  # what a crash has met has a turn of its own
+                break
             clear.append(row)
         elif not ask.passes and (row.due <= now or row.reason is not Reason.NONE):
             break

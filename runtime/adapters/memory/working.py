@@ -5,12 +5,13 @@ Law: a running row is left only through its fence (id, attempt, incarnation) or 
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from runtime.adapters.memory import content
-from runtime.adapters.memory.accepting import Plan, plan_group, write_group
+from runtime.adapters.memory.accepting import plan_group, write_group
 from runtime.adapters.memory.rows import AttemptRow, OutcomeRow, RunningRow, WaitingRow
 from runtime.core.task import (
     Claim,
@@ -135,13 +136,22 @@ def settle_one(tables: Tables, leases: Leases, settlement: Settlement, now: date
         children = plan_group(tables, move.children, now)
         if not children.whole:
             return Verdict.REFUSED
-        _finish(tables, leases, row, move, children=children, now=now)
+        _finish(tables, row, move, _set_times(row, settlement, now))
+        write_group(tables, leases, children, now)
         return Verdict.COMMITTED
     due = content.later(now, move.delay_s)
     if due is None:
         return Verdict.REFUSED
-    _requeue(tables, row, move, due, now)
+    _requeue(tables, row, move, due, _set_times(row, settlement, now))
     return Verdict.COMMITTED
+
+
+def _set_times(row: RunningRow, settlement: Settlement, now: datetime) -> datetime:
+    """When its body really began and ended; the latter is returned."""
+    claimed_at = row.started_at
+    if settlement.began_ago_s is not None:
+        row.started_at = max(claimed_at, now - timedelta(seconds=settlement.began_ago_s))
+    return max(claimed_at, now - timedelta(seconds=settlement.ended_ago_s or 0.0))
 
 
 def on_record(tables: Tables, settlement: Settlement) -> bool:
@@ -160,16 +170,14 @@ def on_record(tables: Tables, settlement: Settlement) -> bool:
     )
 
 
-def _finish(
-    tables: Tables, leases: Leases, row: RunningRow, move: Finish, *, children: Plan, now: datetime
-) -> None:
+def _finish(tables: Tables, row: RunningRow, move: Finish, ended_at: datetime) -> None:
     tables.unrun(row.id)
     tables.end(
         OutcomeRow(
             id=row.id,
             incarnation=row.incarnation,
             started_at=row.started_at,
-            finished_at=now,
+            finished_at=ended_at,
             attempt=row.attempt,
             failures=move.failures,
             crashes=move.crashes,
@@ -179,17 +187,16 @@ def _finish(
             error=move.error,
         )
     )
-    write_group(tables, leases, children, now)
 
 
-def _requeue(tables: Tables, row: RunningRow, move: Requeue, due: datetime, now: datetime) -> None:
+def _requeue(tables: Tables, row: RunningRow, move: Requeue, due: datetime, ended_at: datetime) -> None:
     tables.unrun(row.id)
     tables.note(
         AttemptRow(
             id=row.id,
             incarnation=row.incarnation,
             started_at=row.started_at,
-            ended_at=now,
+            ended_at=ended_at,
             attempt=row.attempt,
             kind=move.kind,
             error=move.error,
@@ -201,7 +208,7 @@ def _requeue(tables: Tables, row: RunningRow, move: Requeue, due: datetime, now:
                 id=row.id,
                 incarnation=row.incarnation,
                 started_at=row.started_at,
-                finished_at=now,
+                finished_at=ended_at,
                 attempt=row.attempt,
                 failures=move.failures,
                 crashes=move.crashes,

@@ -147,10 +147,19 @@ def columns_of(settlements: Sequence[Settlement]) -> list[list[Any]]:
         _unless_empty([json_of_error(move.error) for move in moves]),
     ]
     backs = [move if isinstance(move, Requeue) else None for move in moves]
-    if not any(backs):
-        return [*columns, *([] for _ in _OF_REQUEUES)]
-    of_requeues = ([back and value_of(back) for back in backs] for value_of in _OF_REQUEUES)
-    return [*columns, *map(_unless_empty, of_requeues)]
+    of_requeues: list[list[Any]] = [[] for _ in _OF_REQUEUES]
+    if any(backs):
+        of_requeues = [
+            _unless_empty([back and value_of(back) for back in backs]) for value_of in _OF_REQUEUES
+        ]
+    return [*columns, *of_requeues, *_ages(settlements)]
+
+
+def _ages(settlements: Sequence[Settlement]) -> list[list[float | None]]:
+    """Of messages to keyed actors; nothing else has them."""
+    if settlements[0].began_ago_s is None and all(one.began_ago_s is None for one in settlements):
+        return [[], []]
+    return [[one.began_ago_s for one in settlements], [one.ended_ago_s for one in settlements]]
 
 
 _OF_REQUEUES: Final = tuple(map(attrgetter, ("kind", "delay_s", "reason", "suspect", "band")))

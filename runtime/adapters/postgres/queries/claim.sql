@@ -60,4 +60,5 @@ SELECT m.id, m.attempt, abs(m.band) AS band, m.slot, m.seq, m.failures, m.crashe
        t.idempotency_key, t.actor_key, t.metadata, t.trace_context, t.created_by,
        coalesce(m.expires_at <= statement_timestamp(), false) AS expired, $5::boolean AS alone
   FROM moved m
-  JOIN noria.task t ON t.id = m.id;
+  JOIN noria.task t ON t.id = m.id
+ ORDER BY m.due, m.seq;

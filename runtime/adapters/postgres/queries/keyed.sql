@@ -57,7 +57,8 @@ RETURNING id;
 -- Runs while the rows of these keys are locked, in a statement of its own: its snapshot must be younger than the
 -- locks, or it would not see what the turn before has just put back. A message that may not run now (it waits for a
 -- retry, is a suspect, or of a band that is not served here) holds up its lane, unless the class lets others pass; one
--- whose first due time is in the future does not. Rows are locked in id order, and never skipped.
+-- whose first due time is in the future does not. What a crash has met has a turn of its own, so that its neighbours
+-- do not share the next one. Rows are locked in id order, and never skipped.
 WITH free AS MATERIALIZED (
     SELECT a.id, a.version, a.state_version, a.version <> i.known AS tell, i.n, i.passes,
            nextval('noria.fence_seq') AS fence
@@ -70,17 +71,18 @@ WITH free AS MATERIALIZED (
                     WHERE l.incarnation = $7 AND l.state < 8 AND l.alive_until > statement_timestamp())
 ), mail AS MATERIALIZED (
     SELECT m.id, l.lane, f.id AS actor, f.fence, f.version, f.state_version, f.tell,
-           bool_and(m.ready) OVER (PARTITION BY f.id, l.lane ORDER BY m.seq) AS clear
+           bool_and(m.ready) OVER line AND (m.seq = min(m.seq) OVER line OR max(m.crashes) OVER line = 0) AS clear
       FROM free f
      CROSS JOIN (VALUES (0::smallint), (1::smallint), (2::smallint)) AS l(lane)
      CROSS JOIN LATERAL (
-           SELECT w.id, w.seq, w.due <= statement_timestamp() AND w.band = ANY ($6) AS ready
+           SELECT w.id, w.seq, w.crashes, w.due <= statement_timestamp() AND w.band = ANY ($6) AS ready
              FROM noria.waiting w
             WHERE w.actor = f.id AND w.lane = l.lane
               AND (w.due <= statement_timestamp() OR w.reason <> 0)
               AND (NOT f.passes OR w.due <= statement_timestamp() AND w.band = ANY ($6))
             ORDER BY w.seq
             LIMIT f.n) m
+    WINDOW line AS (PARTITION BY f.id, l.lane ORDER BY m.seq)
 ), clear AS MATERIALIZED (
     SELECT m.*, min(m.lane) OVER (PARTITION BY m.actor) AS first FROM mail m WHERE m.clear
 ), held AS MATERIALIZED (

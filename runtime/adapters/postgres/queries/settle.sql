@@ -3,9 +3,10 @@
 -- name: settle
 -- $1 ids uuid[], $2 attempts integer[], $3 incarnations bigint[], $4 failures integer[], $5 crashes integer[],
 -- $6 statuses smallint[], $7 results bytea[], $8 result_codecs smallint[], $9 errors text[], $10 kinds smallint[],
--- $11 delays_s double precision[], $12 reasons smallint[], $13 suspects boolean[], $14 leave_to integer[]
+-- $11 delays_s double precision[], $12 reasons smallint[], $13 suspects boolean[], $14 leave_to integer[],
+-- $15 began_ago_s double precision[], $16 ended_ago_s double precision[]
 -- $2 to $6 and $8 are arrays of one where all rows have the same: most batches are so, and each column of full length
--- costs both sides. Those of $7 and $9 to $14 that no row sets are empty. unnest fills both with nulls.
+-- costs both sides. Those of $7 and $9 to $16 that no row sets are empty. unnest fills both with nulls.
 -- The fence is the DELETE: it waits for whoever holds the row, and matches only what still runs under this attempt
 -- and incarnation. The arrays are sorted by id, and the join is a nested loop over them, so locks are taken in id
 -- order. A requeue of what somebody asked to cancel ends it: a crash must not lose the request.
@@ -17,28 +18,32 @@ WITH input AS MATERIALIZED (
            coalesce(i.crashes, ($5::integer[])[1]) AS crashes,
            CASE WHEN i.kind IS NULL THEN coalesce(i.status, ($6::smallint[])[1]) END AS status, i.result,
            coalesce(i.result_codec, ($8::smallint[])[1]) AS result_codec, i.error, i.kind, i.delay_s, i.reason,
-           i.suspect, i.leave_to, i.nth
+           i.suspect, i.leave_to, i.began_ago_s, i.ended_ago_s, i.nth
       FROM unnest($1::uuid[], $2::integer[], $3::bigint[], $4::integer[], $5::integer[], $6::smallint[],
                   $7::bytea[], $8::smallint[], $9::text[], $10::smallint[], $11::double precision[],
-                  $12::smallint[], $13::boolean[], $14::integer[]) WITH ORDINALITY
+                  $12::smallint[], $13::boolean[], $14::integer[], $15::double precision[],
+                  $16::double precision[]) WITH ORDINALITY
         AS i(id, attempt, incarnation, failures, crashes, status, result, result_codec, error, kind, delay_s,
-             reason, suspect, leave_to, nth)
+             reason, suspect, leave_to, began_ago_s, ended_ago_s, nth)
 ), fenced AS (
     DELETE FROM noria.running r USING input i
      WHERE r.id = i.id AND r.attempt = i.attempt AND r.incarnation = i.incarnation
-    RETURNING i.*, r.seq, r.started_at, r.expires_at, r.band, r.slot, r.actor, r.lane,
+    RETURNING i.*, r.seq, r.expires_at, r.band, r.slot, r.actor, r.lane,
+              greatest(r.started_at, statement_timestamp() - i.began_ago_s * interval '1 second') AS started_at,
+              greatest(r.started_at, statement_timestamp() - coalesce(i.ended_ago_s, 0) * interval '1 second')
+                  AS ended_at,
               CASE WHEN i.kind IS NULL THEN i.status
                    WHEN r.cancel_requested_at IS NOT NULL THEN 2::smallint END AS ends_as
 ), ended AS (
     INSERT INTO noria.outcome (id, incarnation, started_at, finished_at, attempt, failures, crashes, status,
                                result_codec, result, error)
-    SELECT id, incarnation, started_at, statement_timestamp(), attempt, failures, crashes, ends_as,
+    SELECT id, incarnation, started_at, ended_at, attempt, failures, crashes, ends_as,
            result_codec, result, CASE WHEN kind IS NULL THEN error::jsonb END
       FROM fenced
      WHERE ends_as IS NOT NULL
 ), noted AS (
     INSERT INTO noria.attempt (id, incarnation, started_at, ended_at, attempt, kind, error)
-    SELECT id, incarnation, started_at, statement_timestamp(), attempt, kind, error::jsonb
+    SELECT id, incarnation, started_at, ended_at, attempt, kind, error::jsonb
       FROM fenced
      WHERE kind IS NOT NULL
     ON CONFLICT DO NOTHING
