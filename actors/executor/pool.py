@@ -150,6 +150,7 @@ class Pool:
                 return
             self._active.pop(run, None)
             self._ended(run, move)
+            del run, move  # a result may be large, and this worker idle for long
             if self._closed:
                 return
             while worker.cancelling():  # what stopped this body is nothing to the next
