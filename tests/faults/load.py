@@ -9,7 +9,8 @@ from typing import Any, Final, Self
 
 from tests.faults.rig import Answer, Node
 
-HANDLERS: Final = ("act", "quick", "act_in_thread", "fails", "act")
+HANDLERS: Final = ("act", "quick", "act_in_thread", "fails", "counter.add", "act")
+ACTORS: Final = 7  # keys
 _PAUSE_S: Final = 0.02  # between a client's requests: a load, not a benchmark
 _REPEAT_S: Final = 0.1
 
@@ -56,7 +57,9 @@ class Load:
                 if self._cancelled_every and number % self._cancelled_every == 0:
                     self._post_and_cancel(number + client, f"cancelled-{number}")
                 else:
-                    self._post(number + client, HANDLERS[number % len(HANDLERS)], f"load-{number}")
+                    handler = HANDLERS[number % len(HANDLERS)]
+                    keyed = {"_actor_key": f"k{number % ACTORS}"} if handler == "counter.add" else {}
+                    self._post(number + client, handler, f"load-{number}", **keyed)
                 self._stop.wait(_PAUSE_S)
         except BaseException as failure:  # noqa: BLE001 - raised again where the block ends
             self._failure = failure

@@ -7,14 +7,15 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.support.events import Attempt, Event, Member, Outcome, Runs, Seat, Stored, Viewed, Waits
+from tests.support.events import Attempt, Counted, Event, Member, Outcome, Runs, Seat, Stored, Viewed, Waits
 from tests.support.history import SUCCEEDED
 
 if TYPE_CHECKING:
     from tests.faults.rig import Rig
 
 _TASKS: Final = """
-    SELECT t.id::text AS id, t.idempotency_key AS key, t.actor_key, b.lane, t.seq, t.run_at > t.created_at AS delayed,
+    SELECT t.id::text AS id, t.idempotency_key AS key, t.tenant || '/' || t.actor_type || '/' || t.actor_key AS actor_key,
+           b.lane, t.seq, t.run_at > t.created_at AS delayed,
            t.max_attempts
       FROM noria.task t JOIN noria.band b ON b.id = t.band
 """
@@ -26,6 +27,9 @@ _OUTCOMES: Final = f"""
 """
 _ATTEMPTS: Final = f"""
     SELECT id::text AS id, attempt, kind, {_SPAN}, extract(epoch FROM ended_at)::float8 AS ended_s FROM noria.attempt
+"""
+_COUNTERS: Final = """
+    SELECT tenant || '/' || type || '/' || key AS key, state FROM noria.actor WHERE type = 'counter' AND state IS NOT NULL
 """
 _MEMBERS: Final = """
     SELECT incarnation, node, state, lease_s, extract(epoch FROM started_at)::float8 AS started_s,
@@ -45,6 +49,8 @@ def read_record(sql: Sql) -> Iterator[Event]:
         result = known.pop("result")
         yield Outcome(**known, result_attempt=int(result) if row["status"] == SUCCEEDED else None)
     yield from (Attempt(**row) for row in sql(_ATTEMPTS))
+    for row in sql(_COUNTERS):
+        yield Counted(key=row["key"], count=json.loads(row["state"])["count"])
     yield from (Member(**row) for row in sql(_MEMBERS))
 
 

@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 
-from actors import Backoff, Context, handler
+from actors import Actor, Backoff, Context, handler
 
 QUICK = Backoff(first_s=0.05, max_s=0.1)
 
@@ -75,6 +75,20 @@ def act_in_process(ctx: Context, name: str = "") -> int:
 async def fails(ctx: Context, name: str = "") -> int:
     await _act(ctx, name)
     raise ValueError("always")
+
+
+class Counter(Actor, name="counter"):
+    """Counts its messages that succeed. Some fail at first, and leave the state half done."""
+
+    count: int = 0
+
+    @handler(backoff=QUICK)
+    async def add(self, ctx: Context, name: str = "") -> int:
+        self.count += 1
+        await _act(ctx, name)
+        if ctx.attempt == 1 and name.endswith("7"):
+            raise ValueError("the first time")
+        return ctx.attempt
 
 
 @handler("quick")

@@ -15,6 +15,7 @@ from tests.support import history
 from tests.support.events import (
     Body,
     Cancelling,
+    Counted,
     Fault,
     Installed,
     Memory,
@@ -78,6 +79,7 @@ KEYED = History(  # two tasks of one actor key, one after the other
         Outcome(id="a", attempt=2, started_s=5, ended_s=6),
         Outcome(id="b", attempt=1, started_s=7, ended_s=8),
     ],
+    counted=[Counted(key="k", count=2)],
 )
 FIRST_KEYED, SECOND_KEYED = KEYED.outcomes
 
@@ -143,6 +145,7 @@ def test_files_are_checked_by_hand(tmp_path: Path) -> None:
         replace(SOUND, bodies=[], outcomes=[Outcome(id="t", attempt=2, status=FAILED, crashes=2)], kills=2),
         replace(
             KEYED,
+            counted=[],
             tasks=[replace(task, actor_key=None) for task in KEYED_TASKS],
             outcomes=[replace(FIRST_KEYED, ended_s=9), SECOND_KEYED],
         ),  # nothing orders them
@@ -158,6 +161,9 @@ def test_files_are_checked_by_hand(tmp_path: Path) -> None:
             faults=[KILL, Fault(kind="PostgreSQL freezes", began_s=11, ended_s=12)],
         ),  # nobody could take over
         replace(SOUND, cancels=[Cancelling(id="t", state="running")]),  # too late, and said so
+        replace(
+            KEYED, outcomes=[replace(one, started_s=5, ended_s=9) for one in KEYED.outcomes]
+        ),  # of one turn
         replace(
             SOUND,
             views=[
@@ -246,6 +252,13 @@ BROKEN = {
     "attempts of an actor key do not overlap on record": [
         replace(KEYED, outcomes=[replace(FIRST_KEYED, ended_s=7.5), SECOND_KEYED]),
         replace(KEYED, attempts=[replace(KEYED.attempts[0], ended_s=5.5)]),
+        replace(
+            KEYED, outcomes=[replace(one, started_s=5, incarnation=n) for n, one in enumerate(KEYED.outcomes)]
+        ),
+    ],
+    "an actor's state is what its successful messages made it": [
+        replace(KEYED, counted=[Counted(key="k", count=3)]),
+        replace(KEYED, counted=[Counted(key="k", count=1)]),
     ],
     "bodies of an actor key do not overlap": [
         replace(KEYED, bodies=[replace(KEYED.bodies[0], ended_s=7.5), KEYED.bodies[1]]),

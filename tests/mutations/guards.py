@@ -137,4 +137,16 @@ GUARDS: Final = (
         ),
         test="tests/contract/test_store_claims.py::test_who_is_not_alive_takes_no_work",
     ),
+    Guard(
+        name="key lock: no turn of a key while one is under way",
+        path=f"{_SQL}/keyed.sql",
+        texts=(("       AND NOT EXISTS (SELECT FROM noria.running r WHERE r.actor = i.id)\n", ""),),
+        test="tests/contract/test_store_keyed.py::test_a_busy_key_begins_no_second_turn",
+    ),
+    Guard(
+        name="version of the state in the commit of a turn",
+        path=f"{_SQL}/keyed.sql",
+        texts=(("     WHERE a.version = i.version\n", "     WHERE i.version IS NOT NULL\n"),),
+        test="tests/contract/test_store_keyed.py::test_a_turn_from_an_older_state_commits_nothing",
+    ),
 )

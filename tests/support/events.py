@@ -60,7 +60,8 @@ class Body:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """A task on record. `seq` is its place in the order of submission, `delayed` that it was not due at once."""
+    """A task on record. `actor_key` is of all actors (with tenant and type), `seq` its place in the order of submission,
+    `delayed` that it was not due at once."""
 
     id: str
     key: str | None = None
@@ -172,15 +173,23 @@ class Memory:
     mib: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """The state in the end of an actor whose class counts the messages that succeed. `key` as in Stored."""
+
+    key: str
+    count: int
+
+
 Event = (
     Submission | Cancelling | Body | Stored | Waits | Runs | Outcome | Attempt | Member | Viewed | Installed
-    | Fault | Memory
+    | Fault | Memory | Counted
 )  # fmt: skip
 _KINDS: Final[dict[str, type[Any]]] = {
     kind.__name__.lower(): kind
     for kind in (
         Submission, Cancelling, Body, Stored, Waits, Runs, Outcome, Attempt, Member, Viewed, Installed, Fault,
-        Memory,
+        Memory, Counted,
     )
 }  # fmt: skip
 

@@ -22,6 +22,7 @@ from tests.support.events import (
     Attempt,
     Body,
     Cancelling,
+    Counted,
     Event,
     Fault,
     Installed,
@@ -66,6 +67,7 @@ class History:
     installs: Sequence[Installed] = ()
     faults: Sequence[Fault] = ()
     memory: Sequence[Memory] = ()
+    counted: Sequence[Counted] = ()
     faulted: frozenset[int] = (
         frozenset()
     )  # incarnations that were killed, frozen or cut off: these may be dead
@@ -104,6 +106,7 @@ class History:
             installs=by_kind[Installed],
             faults=faults,
             memory=by_kind[Memory],
+            counted=by_kind[Counted],
             faulted=frozenset(one.incarnation for one in faults if one.incarnation and one.kind in OF_A_NODE),
             frozen=frozenset(one.pid for one in faults if one.pid and one.kind in {"freeze", "cut"}),
             kills=sum(one.processes for one in faults),
@@ -126,6 +129,7 @@ class History:
         yield from self.installs
         yield from self.faults
         yield from self.memory
+        yield from self.counted
 
     def outcome(self, task_id: str) -> Outcome | None:
         return self._outcome.get(task_id)
@@ -295,22 +299,30 @@ def _apart(history: History) -> Iterator[str]:
 
 
 def _keys_apart_on_record(history: History) -> Iterator[str]:
-    """The record's times of two attempts of one actor key."""
-    key_of = {task.id: task.actor_key for task in history.tasks if task.actor_key is not None}
-    by_key: dict[str, list[Outcome | Attempt]] = defaultdict(list)
+    """The record's times of the turns of one actor key. Attempts that began in one statement are one turn."""
+    key_of = _keys(history)
+    turns: dict[str, dict[tuple[float, int | None], float]] = defaultdict(dict)
     for one in (*history.outcomes, *history.attempts):
         if one.id in key_of and one.started_s is not None and one.ended_s is not None:
-            by_key[key_of[one.id]].append(one)
-    for key, spans in by_key.items():
-        for earlier, later in pairwise(sorted(spans, key=lambda one: one.started_s or 0.0)):
-            assert earlier.ended_s is not None, "chosen above"
-            assert later.started_s is not None, "chosen above"
-            if later.started_s < earlier.ended_s - _CLOCK_SLACK_S:
-                yield f"{key!r}: attempt {later.attempt} of {later.id} began before {earlier.id} had ended"
+            of_key = turns[key_of[one.id]]
+            turn = one.started_s, one.incarnation
+            of_key[turn] = max(one.ended_s, of_key.get(turn, one.ended_s))
+    for key, of_key in turns.items():
+        for ((_, earlier), ended_s), ((started_s, later), _) in pairwise(sorted(of_key.items(), key=_began)):
+            if started_s < ended_s - _CLOCK_SLACK_S:
+                yield f"{key!r}: a turn of incarnation {later} began before one of {earlier} had ended"
+
+
+def _began(turn: tuple[tuple[float, int | None], float]) -> float:
+    return turn[0][0]
+
+
+def _keys(history: History) -> dict[str, str]:
+    return {task.id: task.actor_key for task in history.tasks if task.actor_key is not None}
 
 
 def _key_bodies_apart(history: History) -> Iterator[str]:
-    key_of = {task.id: task.actor_key for task in history.tasks if task.actor_key is not None}
+    key_of = _keys(history)
     by_key: dict[str, list[Body]] = defaultdict(list)
     for body in history.bodies:
         if body.id in key_of:
@@ -334,6 +346,14 @@ def _keys_in_order(history: History) -> Iterator[str]:
         for earlier, later in pairwise(sorted(tasks)):
             if later[1] < earlier[1] - _CLOCK_SLACK_S:
                 yield f"{key!r}: {later[2]} ended before {earlier[2]}, which was submitted before it"
+
+
+def _counted(history: History) -> Iterator[str]:
+    key_of = _keys(history)
+    done = Counter(key_of[one.id] for one in history.outcomes if one.id in key_of and one.status == SUCCEEDED)
+    for one in history.counted:
+        if one.count != done[one.key]:
+            yield f"{one.key!r} has counted {one.count}, and {done[one.key]} messages have succeeded"
 
 
 def _submitted_in_order(history: History) -> Iterator[str]:
@@ -498,6 +518,7 @@ RULES: Final[dict[str, Rule]] = {
     "attempts of an actor key do not overlap on record": _keys_apart_on_record,
     "bodies of an actor key do not overlap": _key_bodies_apart,
     "an actor key's tasks end in the order of submission": _keys_in_order,
+    "an actor's state is what its successful messages made it": _counted,
     "who was answered first is first in the order of submission": _submitted_in_order,
     "nobody is declared dead without a fault": _no_false_death,
     "views are one order, without gaps, and nobody goes back": _one_order_of_views,
