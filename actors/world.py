@@ -13,6 +13,7 @@ from actors.bands import Bands
 from actors.cluster import Cluster
 from actors.executor.capacity import Capacity
 from actors.intake import Intake
+from actors.keyed.fence import Fence
 from actors.publishing import Told
 from runtime.core.task import Band
 from runtime.core.versions import may_serve
@@ -60,6 +61,7 @@ class World:
     node: str
     incarnation: int
     lease_s: float
+    fence: Fence = field(default_factory=Fence)
     cluster: Cluster
     coordinator: Coordinator | None = None  # None: a node by itself, as in a Harness
     broker: Broker | None = None  # None: others are found through the record only

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
+from actors.keyed.fence import boottime_s
 from runtime.errors import IncarnationDead, Unavailable
 
 log = logging.getLogger(__name__)
@@ -33,11 +34,14 @@ class LeaseKeeper:
         incarnation: int,
         lease_s: float,
         lost: Callable[[IncarnationDead], None],
+        renewed: Callable[[float, float], None],
     ) -> None:
+        """`renewed` is told when each renewal was asked for (boottime) and for how long it was granted."""
         self._connect = connect
         self._incarnation = incarnation
         self._lease_s = lease_s
         self._lost = lost
+        self._renewed = renewed
         self._leaving = False
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -79,7 +83,8 @@ class LeaseKeeper:
 
     async def _renew_until_stopped(self, members: Renewing) -> None:
         while not self._stop.is_set():
-            await members.renew(self._incarnation, self._lease_s)
+            asked_s = boottime_s()
+            self._renewed(asked_s, await members.renew(self._incarnation, self._lease_s))
             await self._wait(self._lease_s / _RENEWALS_PER_LEASE)
 
     async def _wait(self, seconds: float) -> None:

@@ -21,6 +21,8 @@ def waits_for(world: World, view: TaskView) -> tuple[str, str]:
         return "no_handler", detail
     if view.suspect:
         return "no_capacity", "its process died more than once, so it waits for a node to run it alone"
+    if view.actor_key is not None:
+        return "actor_busy", "messages to one key run one at a time; waits for its turn"
     return "no_capacity", "waits for its turn"
 
 

@@ -106,7 +106,11 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
         telemetry = PrometheusTelemetry()
         world = await _join(settings, registry, store, telemetry, stack)
         lease = LeaseKeeper(
-            lambda: open_lease(settings.postgres_dsn), world.incarnation, settings.lease_s, _exit_dead
+            lambda: open_lease(settings.postgres_dsn),
+            world.incarnation,
+            settings.lease_s,
+            _exit_dead,
+            world.fence.renewed,
         )
         lease.start()
         stack.callback(lease.close)

@@ -96,10 +96,7 @@ class ActorDef:
     def dump(self, actor: Actor) -> bytes:
         """The state of an instance. Raises StateNotStorable."""
         try:
-            state = {name: getattr(actor, name) for name in self.fields}
-            raw = self.converter.write(state)
-        except AttributeError as error:
-            raise StateNotStorable(f"{self.name}: {error}") from error
+            raw = self.converter.write({name: getattr(actor, name) for name in self.fields})
         except Inexact as error:
             raise StateNotStorable(f"{self.name}: the state cannot be kept as JSON: {error}") from error
         if len(raw) > STATE_BYTES_MAX:

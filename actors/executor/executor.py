@@ -395,8 +395,11 @@ class Executor(Behavior[Message]):
         now_s = self._world.clock.now_s()
         self._world.capacity.measure(now_s)
         self._offers.tick()
+        fenced = self._world.fence.passed
         for pool in self._pools.values():
             pool.check_deadlines()
+            if fenced:
+                self._stop_keyed(pool)
         while self._due and self._due[0][0] <= now_s:
             self._on_waits((heapq.heappop(self._due)[1],))
         idle = not self._pulling and self._draining is None
@@ -409,6 +412,13 @@ class Executor(Behavior[Message]):
                 self._stop_all(Stop.DRAIN)
                 self._hand_back_unstored()
             self._finish_drain()
+
+    def _stop_keyed(self, pool: Pool) -> None:
+        """The lease may run out before the record answers: their keys may be somebody else's then."""
+        for run in pool.active:
+            if run.turn is not None and run.stop is None:
+                log.warning("%s is stopped: the lease was not renewed in time", run.handler.name)
+                pool.stop(run, Stop.DRAIN)
 
     def _stop_all(self, why: Stop) -> None:
         for pool in self._pools.values():

@@ -159,12 +159,18 @@ class Keyed:
         elif actor not in self._waiting and len(self._waiting) < _WAITING_MAX:
             self._waiting[actor] = handler
 
+    def _must_stop(self, active: ActiveTurn | None = None) -> bool:
+        """Whether nothing more may start; an isolated suspect goes on while the node is closed for it."""
+        if self._world.fence.passed:
+            return True
+        return self._world.capacity.closed and not (active is not None and active.turn.claims[0].alone)
+
     # -- beginning ----------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         """Begin turns of keys that wait, as many as there is room for, in one statement; one at a time."""
         room = self._world.limits.concurrency - self._bodies
-        if not self._waiting or self._asked or self._world.capacity.closed or room <= 0:
+        if not self._waiting or self._asked or room <= 0 or self._must_stop():
             return
         asks: list[Ask] = []
         messages = 0
@@ -271,9 +277,7 @@ class Keyed:
         capacity = self._world.capacity
         pace = self._pace(active.handler) if active.bodies else None
         took_s = self._world.clock.now_s() - active.began_s
-        if (capacity.closed and not active.turn.claims[0].alone) or (
-            pace is not None and pace.is_over(took_s)
-        ):
+        if self._must_stop(active) or (pace is not None and pace.is_over(took_s)):
             active.halt()
         started = active.next()
         for run in started:

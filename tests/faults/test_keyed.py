@@ -90,3 +90,26 @@ def test_a_zombie_owner_commits_no_state(rig: Rig) -> None:
     assert [outcome["incarnation"] for outcome in outcomes] == [other.incarnation] * 2
     assert outcomes[0]["attempt"] == 2
     rig.check()
+
+
+@pytest.mark.timeout(90)
+def test_a_body_stops_before_its_key_is_taken_over(rig: Rig) -> None:
+    """The owner is cut off from PostgreSQL and lives: its lease runs out while its body waits."""
+    one = rig.node("one", HANDLERS=ACTORS, wired=True)
+    rig.stage.hold("held")
+    first = one.accepted("ledger.append", key="first", n=1, name="held", _actor_key="c")
+    early = rig.stage.wait_id(first, attempt=1)
+    other = rig.node("other", HANDLERS=ACTORS)
+    cut = rig.befall("cut", one)
+    one.to_record.cut()
+    late = rig.stage.wait_id(first, attempt=2, timeout_s=LEASE_S + 8)
+    assert late.pid == other.process.pid
+    rig.stage.wait_end(early)
+    assert early.ended_s is not None
+    assert early.ended_s < late.started_s, "both bodies ran"
+    one.to_record.mend()
+    cut.over()
+    rig.stage.tell(late)
+    rig.wait_final()
+    assert entries(rig, "c") == [1]
+    assert rig.outcome(first)["incarnation"] == other.incarnation
