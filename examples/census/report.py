@@ -20,6 +20,7 @@ from runtime.core.ring import build_table, moved
 
 WAYS = {"born": "born", "pulled": "pull", "stolen": "steal", "offered": "offer"}
 
+BURNS = ("failed", "timed_out")
 HOW = """
   born     started by the node that it was posted to, which had room
   pulled   found waiting in PostgreSQL by the node that owns its slot
@@ -58,6 +59,20 @@ class Record:
             for one, other in pairwise(attempts)
             if one.kind == kind
         ]
+
+    def failures(self) -> list[str]:
+        """What attempts met that failed and were repeated."""
+        return [
+            f"{self.tasks[task_id].handler} on {one.node}: {one.error.type}: {one.error.message}"
+            for task_id, attempts in self.attempts.items()
+            for one in attempts
+            if one.kind in BURNS and one.error is not None
+        ]
+
+    def exact(self, task_id: str) -> bool:
+        """Its budgets count what failed and what crashed, and nothing else."""
+        info, kinds = self.tasks[task_id], Counter(one.kind for one in self.attempts.get(task_id, []))
+        return (info.failures, info.crashes) == (sum(kinds[kind] for kind in BURNS), kinds["crashed"])
 
     def sound(self, task_id: str) -> bool:
         """One outcome, of its newest attempt; those before it committed nothing."""
@@ -149,8 +164,8 @@ def _took(record: Record) -> list[float]:
 
 
 def _checks(record: Record, played: Played, expected: Expected) -> dict[str, bool]:
-    burnt = sum(info.failures for info in record.tasks.values())
     crashed, released = record.moved("crashed"), record.moved("released")
+    failures = record.failures()
     return {
         f"{expected.total['files']} files, {expected.total['lines']:,} lines, {expected.total['tokens']:,} tokens: the tasks "
         "counted what a single process counts": played.total == expected.total,
@@ -165,5 +180,8 @@ def _checks(record: Record, played: Played, expected: Expected) -> dict[str, boo
         ),
         f"only the killed node lost attempts, {len(crashed)} of them": {one.ended.node for one in crashed}
         <= {KILLED},
-        f"the drain burnt no attempt: {len(released)} handed back, {burnt} failures": burnt == 0,
+        f"the drain burnt no attempt of a budget: {len(released)} handed back, none of them counted": all(
+            map(record.exact, record.tasks)
+        ),
+        f"no attempt failed{''.join(f'{chr(10)}       {failure}' for failure in failures)}": not failures,
     }

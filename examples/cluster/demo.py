@@ -26,6 +26,7 @@ from examples.census.screen import console, doing
 from examples.census.story import Expected
 
 ROOT = Path(__file__).parents[2]
+SETTINGS = {"CONCURRENCY": "16", "DRAIN_S": "0.5"}  # so that both events find work in hand
 STATISTICS_S = 6.0  # the management of RabbitMQ counts every five seconds
 SOURCES = "import json; from examples.census.demo import sources; print(json.dumps([str(path) for path in sources()]))"
 DIRECTLY = """
@@ -45,11 +46,18 @@ class Containers:
         ports |= {"NODE_PORT": str(free_port()), "RABBITMQ_UI_PORT": str(free_port())}
         self.urls = {name: f"http://127.0.0.1:{port}" for name, port in nodes.items()}
         self.rabbitmq = f"http://127.0.0.1:{ports['RABBITMQ_UI_PORT']}"
-        self._environment = {**os.environ, **ports, "HANDLERS": "examples/census/handlers.py"}
+        self._environment = {**os.environ, **ports, "HANDLERS": "examples/census/handlers.py", **SETTINGS}
         self._command = ["docker", "compose", "--project-name", f"noria-demo-{os.getpid()}"]
 
     def start(self) -> None:
-        self._compose("up", "--build", "--detach", "--wait")
+        """Raises SystemExit, and shows what the nodes said, where they do not come up."""
+        try:
+            self._compose("up", "--build", "--detach", "--wait")
+        except subprocess.CalledProcessError:
+            self._compose("logs", "--tail", "20", *self.urls, check=False)
+            raise SystemExit(
+                "the cluster does not come up; the last words of its nodes stand above"
+            ) from None
 
     async def kill(self, node: str) -> str:
         await asyncio.to_thread(self._compose, "--progress", "quiet", "kill", "--signal", "KILL", node)
