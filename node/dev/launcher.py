@@ -7,6 +7,7 @@ However this process ends, its children end with it.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -92,6 +93,8 @@ class Launcher:
         say(f"PostgreSQL: {'starting' if known else 'making a new database'} in {self._settings.data_dir}")
         async with announced(f"starting PostgreSQL (its log: {folder.log})"):
             await self._postgres.start(fresh=self._options.fresh)
+            if self._options.fresh:  # they belong to the record that is gone
+                await asyncio.to_thread(shutil.rmtree, self._results, ignore_errors=True)
         say(f"PostgreSQL: ready in {loop.time() - started_s:.1f} s")
 
     async def _open(self, urls: dict[str, str], checked: Checked) -> None:
