@@ -103,6 +103,8 @@ async def test_what_tasks_say_and_what_nodes_count_agree(pair: Pair) -> None:
     one_by_one = [await pair.post("a", handler="quick") for _ in range(20)]
     filling = [await pair.post("b", handler="endless", idempotency_key=k) for k in islice(keys_of("b"), ROOM)]
     assert {(task["node"], task["home"]) for task in filling} == {("b", "b")}, "b is full from now on"
+    told = pair.nodes["a"].service.cluster.peer(pair.nodes["b"].service.cluster.incarnation)
+    await holds(lambda: told.credits[0] == 0)
     of_b = [
         await pair.post("a", handler="quick", idempotency_key=k) for k in islice(keys_of("b"), ROOM, 2 * ROOM)
     ]
