@@ -1,5 +1,5 @@
-"""Two hundred worlds in which everything goes wrong that may. A failing seed is named with its last events; replay it
-with `python -m tests.simulation.replay SEED`, and put it into REGRESSIONS.
+"""Five hundred clusters in which everything goes wrong that may. A failing seed is named with its last events; replay
+it with `python -m tests.simulation.replay SEED`, and put it into REGRESSIONS.
 """
 
 from __future__ import annotations
@@ -13,16 +13,22 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from runtime.core.task import AttemptKind
-from tests.simulation.sim_handlers import registry
 from tests.simulation.sim_world import simulate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SEEDS: Final = 200
-_CHUNK: Final = 20
-REGRESSIONS: Final = (376,)  # a drain that was longer than a lease
-REGISTRY: Final = registry()
+SEEDS: Final = 500
+_CHUNK: Final = 10
+REGRESSIONS: Final[tuple[int, ...]] = ()
+# What has to happen in the first worlds; else all others would say nothing.
+BAD_ENOUGH: Final = (
+    "kills", "drains", "request_drain", "pause", "deaths", "read themselves dead", "cut from the record",
+    "record away", "record frozen", "cut from the views", "cut from the broker", "cut from both", "silent", "deaf",
+    "no broker", "messages lost", "messages doubled", "messages late", "cancels", "claimed by offer",
+    "claimed by pull", "3 crashes", "succeeded", "failed", "cancelled",
+    *(kind.name for kind in AttemptKind if kind is not AttemptKind.REPLAYED),
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -37,29 +43,29 @@ def quiet() -> Iterator[None]:
 @pytest.mark.parametrize("first", range(0, SEEDS, _CHUNK))
 def test_whatever_goes_wrong_nothing_is_lost_and_nothing_counts_twice(first: int) -> None:
     for seed in range(first, first + _CHUNK):
-        simulate(seed, REGISTRY)
+        simulate(seed)
 
 
 @pytest.mark.parametrize("seed", REGRESSIONS)
 def test_what_went_wrong_once(seed: int) -> None:
-    simulate(seed, REGISTRY)
+    simulate(seed)
 
 
 def test_these_worlds_are_bad_enough() -> None:
     """Else the tests above would say nothing."""
     seen: Counter[str] = Counter()
-    for seed in range(30):
-        tables = simulate(seed, REGISTRY).tables
+    for seed in range(25):
+        world = simulate(seed)
+        seen += world.history.counts
+        tables = world.record.tables
         seen.update(str(outcome.status.state) for outcome in tables.outcomes.values())
         seen.update(each.kind.name for attempts in tables.attempts.values() for each in attempts.values())
         seen.update(f"{outcome.crashes} crashes" for outcome in tables.outcomes.values())
-    kinds = [kind.name for kind in AttemptKind if kind is not AttemptKind.REPLAYED]
-    assert all(seen[each] >= 20 for each in (*kinds, "succeeded", "failed", "cancelled")), seen
-    assert seen["2 crashes"] >= 1, seen
+    assert all(seen[each] >= 2 for each in BAD_ENOUGH), seen
 
 
 def test_one_seed_has_one_history_in_every_process() -> None:
-    here = [simulate(7, REGISTRY).fingerprint for _ in range(2)]
+    here = [simulate(7).history.fingerprint for _ in range(2)]
     there = [
         subprocess.run(
             [sys.executable, "-m", "tests.simulation.replay", "7", "--fingerprint"],
@@ -67,4 +73,4 @@ def test_one_seed_has_one_history_in_every_process() -> None:
         ).stdout.strip()
         for hash_seed in ("1", "2")
     ]  # fmt: skip
-    assert {*map(str, here), *there} == {str(here[0])}
+    assert {*here, *there} == {here[0]}

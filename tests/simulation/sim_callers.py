@@ -1,0 +1,153 @@
+"""Those who post tasks, wait for them, cancel some; and whether what they were told is what the record says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+from actors.intake import TaskSpec, request_digest
+from runtime.core.task import Duplicate, Lane, State, Status, Stored
+from runtime.errors import AskError, IncarnationDead, NoriaError, Overloaded, Unavailable
+from tests.simulation.sim_handlers import EVERYWHERE
+from tests.simulation.sim_node import Lost
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from tests.simulation.sim_node import Life, Shared, SimNode
+
+_PATIENCE_S: Final = 3.0
+_CANCELLED: Final = 0.2
+_FAILURES: Final = {"doomed": 2, "parent": 1, "works": 0, "naps": 0}
+
+
+class Callers:
+    def __init__(self, random: Random, nodes: Sequence[SimNode], shared: Shared) -> None:
+        self._random = random
+        self._nodes = nodes
+        self._shared = shared
+        self._fail = shared.history.fail
+        self._poison_left = random.choice((0, 0, 1))
+        self._tags = sorted({tag for node in nodes for tag in node.profile.tags})
+        self._requests: dict[str, TaskSpec] = {}
+        self._ids: dict[str, UUID] = {}
+
+    async def call(self, key: str, within_s: float) -> None:
+        """Post one task at some time, and stay until it is final."""
+        random = self._random
+        await asyncio.sleep(random.uniform(0, within_s))
+        spec = self._requests[key] = self._request(key)
+        task_id = await self._insist(spec)
+        self._ids[key] = task_id
+        self._shared.record.promises.accepted.add(task_id)
+        if random.random() < _CANCELLED:
+            await asyncio.sleep(random.expovariate(1))
+            with suppress(NoriaError, Lost):
+                life = await self._some_life()
+                self._shared.history.counts["cancels"] += 1
+                await life.ask(life.service.cancel(task_id), _PATIENCE_S)
+        while not await self._is_final(task_id):  # noqa: ASYNC110 - it is a question over a line
+            await asyncio.sleep(0.1)
+
+    async def _is_final(self, task_id: UUID) -> bool:
+        life = await self._some_life()
+        try:
+            view = await life.ask(life.service.wait(task_id, _PATIENCE_S), _PATIENCE_S + 2)
+        except (NoriaError, Lost):
+            return False
+        if view is None:
+            self._fail(f"{task_id} was accepted, and its caller is told that it does not exist")
+            return True
+        if view.state.final:
+            self._check_told(task_id, view.state)
+        return view.state.final
+
+    async def _insist(self, spec: TaskSpec) -> UUID:
+        while True:
+            life = await self._some_life()
+            try:
+                [answer] = await life.ask(life.service.submit([spec]), _PATIENCE_S)
+            except (Unavailable, Overloaded, AskError, IncarnationDead, Lost):
+                await asyncio.sleep(0.2)
+                continue
+            acceptance = answer.acceptance
+            if not isinstance(acceptance, Stored | Duplicate):
+                self._fail(f"{spec.idempotency_key} was answered with {acceptance}")
+            return answer.task.id if isinstance(acceptance, Stored) else acceptance.id
+
+    async def _some_life(self) -> Life:
+        node = self._random.choice(self._nodes)
+        await node.up.wait()
+        return node.life
+
+    def _request(self, key: str) -> TaskSpec:
+        random = self._random
+        if self._poison_left:
+            self._poison_left -= 1
+            poison = request_digest({"handler": "poison", "payload": {}})
+            return TaskSpec(handler="poison", idempotency_key=key, digest=poison)
+        handler, payload = random.choice(
+            (
+                ("works", {"for_s": round(random.choice((0.0, 0.3, 2.0, 6.0)), 3)}),
+                ("works", {"for_s": round(random.choice((0.0, 0.3, 2.0, 6.0)), 3)}),
+                ("flaky", {"failures": random.randint(0, 3)}),
+                ("doomed", {}),
+                ("late", {"deaf": random.random() < 0.5}),
+                ("naps", {"until_attempt": random.randint(1, 4)}),
+                ("parent", {"name": key}),
+            )
+        )
+        wish = random.random() if self._tags else 1.0
+        tags = tuple(self._tags)
+        return TaskSpec(
+            handler=handler,
+            payload=payload,
+            idempotency_key=key,
+            priority=random.choice((None, Lane.HIGH, Lane.LOW)),
+            requires=tags if wish < 0.15 and handler in EVERYWHERE else (),
+            prefers=tags if 0.15 <= wish < 0.4 else (),
+            delay_s=random.choice((None, None, 2.5)),
+            digest=request_digest({"handler": handler, "payload": payload}),
+        )
+
+    # -- the end ------------------------------------------------------------------------------------
+
+    def _check_told(self, task_id: UUID, state: State) -> None:
+        outcome = self._shared.record.tables.outcomes.get(task_id)
+        if outcome is None or outcome.status.state is not state:
+            self._fail(f"the caller of {task_id} was told {state}, the record says {outcome}")
+
+    def check_outcomes(self) -> None:
+        """After the end of all."""
+        tables = self._shared.record.tables
+        for task_id, outcome in tables.outcomes.items():
+            error = outcome.error.type if outcome.error else None
+            if outcome.status is Status.SUCCEEDED and json.loads(outcome.result or b"") != outcome.attempt:
+                self._fail(f"{task_id} has the result of another attempt: {outcome}")
+            if outcome.status is Status.FAILED and error not in {"ValueError", "TimedOut", "NodeCrashed"}:
+                self._fail(f"{task_id} failed without a reason to: {outcome}")
+        for key, task_id in self._ids.items():
+            self._check_outcome(key, self._requests[key], tables.outcomes[task_id])
+
+    def _check_outcome(self, key: str, spec: TaskSpec, outcome: Any) -> None:
+        crashed = outcome.error is not None and outcome.error.type == "NodeCrashed"
+        if spec.handler == "poison" and not (outcome.status is Status.CANCELLED or crashed):
+            self._fail(f"a poison task ended without being found out: {outcome}")
+        if spec.handler == "parent":
+            children = [self._shared.record.tables.keys.get(("default", f"{key}/{n}")) for n in range(2)]
+            born = [child is not None for child in children]
+            if born != [outcome.status is Status.SUCCEEDED] * 2:
+                self._fail(f"{key} is {outcome.status.name}, its children exist: {born}")
+        if outcome.status is Status.CANCELLED or crashed:
+            return
+        failures = _FAILURES.get(spec.handler)
+        if spec.handler == "flaky":
+            failures = spec.payload["failures"]
+        if spec.handler == "late" and not spec.payload["deaf"]:
+            failures = 2
+        if failures is not None and outcome.failures != failures:
+            self._fail(f"{spec.handler} ended after {outcome.failures} failures, not {failures}: {outcome}")
