@@ -1,7 +1,7 @@
 """The executor actor: claims work for this node, runs handler bodies, commits how they ended.
 
 executor.py   the actor: what to claim when, drain, isolation of suspects, audits
-capacity.py   how much may be started now, and who has it reserved
+capacity.py   how much may be started now, and who has it reserved; door.py who waits for it before it accepts
 claiming.py  which bands to claim from next; suspects.py those that must run alone
 pool.py       pooled workers that run bodies, with one shared deadline structure
 attempts.py   one attempt: its context, where its body runs, what becomes of its row

@@ -14,9 +14,12 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from actors.authoring.registry import HandlerDef, Kind
+from actors.executor.door import Door
 
 _BUFFER_S: Final = 0.05
 _BUFFER_MAX: Final = 500
+_BIRTHS: Final = 4  # buffers that may be born: what is being committed is reserved too
+_RATE_KEPT: Final = 0.9  # per measurement: a commit that takes long is no sign of long bodies
 
 
 class Capacity:
@@ -24,12 +27,15 @@ class Capacity:
         self._limits = dict(limits)
         self._taken = dict.fromkeys(limits, 0)
         self._buffer = dict.fromkeys(limits, 0)
+        self._per_s = dict.fromkeys(limits, 0.0)  # how many ended while there was work
         self._ended = dict.fromkeys(limits, 0)
         self._measured_at_s = 0.0
         self._backlog: dict[int, int] = {}  # band -> how often rows were put there
         self._backlog_kinds: dict[int, Kind] = {}  # of those bands
+        self._behind_since_s: dict[Kind, float] = {}  # kinds with a backlog
         self._closed: set[str] = set()
         self.paused: frozenset[str] = frozenset()
+        self.door = Door(self)
 
     def reset(self) -> None:
         """Nothing is taken (a new executor has nothing in hand, and isolates nobody)."""
@@ -51,6 +57,14 @@ class Capacity:
             return 0
         return max(0, self._limits[kind] + self._buffer[kind] - self._taken[kind])
 
+    def room_for_births(self, kind: Kind) -> int:
+        """How many more may be reserved; more than may be claimed, unless something waits to be claimed."""
+        return 0 if self._closed else max(0, self._size_for_births(kind) - self._taken[kind])
+
+    def _size_for_births(self, kind: Kind) -> int:
+        buffers = 1 if kind in self._behind_since_s else _BIRTHS
+        return self._limits[kind] + self._buffer[kind] * buffers
+
     def worth_pulling(self, kind: Kind) -> bool:
         """Whether a claim would bring enough: half a buffer, which is one row where bodies are long.
 
@@ -58,17 +72,33 @@ class Capacity:
         """
         return self.room(kind) >= max(1, self._buffer[kind] // 2)
 
+    def fits(self, kind: Kind, count: int, beside: int) -> bool:
+        """Whether so many can be born running now, beside others; of more than there is ever room for, a good part."""
+        if kind in self._behind_since_s:
+            return False
+        size = self._size_for_births(kind)
+        return self.room_for_births(kind) - beside >= (count if count <= size else (size + 1) // 2)
+
+    def room_within(self, kind: Kind, count: int, within_s: float) -> bool:
+        """Whether there will be room for so many soon, by the rate of late and the age of the backlog."""
+        behind_s = self._measured_at_s - self._behind_since_s.get(kind, self._measured_at_s)
+        if self._closed or behind_s > within_s:
+            return False
+        return count - self.room_for_births(kind) <= self._per_s[kind] * within_s
+
     def take(self, kind: Kind, count: int = 1) -> None:
         self._taken[kind] += count
 
     def give_back(self, kind: Kind, count: int = 1) -> None:
         """For work that was taken and not run."""
         self._taken[kind] = max(0, self._taken[kind] - count)
+        self.door.let_in(kind)
 
     def end(self, kind: Kind) -> None:
         """A body ended."""
         self._taken[kind] = max(0, self._taken[kind] - 1)  # a reset may lie between
         self._ended[kind] += 1
+        self.door.let_in(kind)
 
     def measure(self, now_s: float) -> None:
         """Set the buffers from what ended since the last call (a few times a second)."""
@@ -76,8 +106,10 @@ class Capacity:
         if elapsed_s <= 0:
             return
         for kind, ended in self._ended.items():
-            wanted = int(ended / elapsed_s * _BUFFER_S)
-            self._buffer[kind] = min(_BUFFER_MAX, max(wanted, self._buffer[kind] // 2))
+            per_s = ended / elapsed_s
+            self._buffer[kind] = min(_BUFFER_MAX, max(int(per_s * _BUFFER_S), self._buffer[kind] // 2))
+            if self._taken[kind]:
+                self._per_s[kind] = max(per_s, self._per_s[kind] * _RATE_KEPT)
             self._ended[kind] = 0
         self._measured_at_s = now_s
 
@@ -103,6 +135,7 @@ class Capacity:
     def put_in_backlog(self, band: int, kind: Kind) -> None:
         self._backlog[band] = self._backlog.get(band, 0) + 1
         self._backlog_kinds[band] = kind
+        self._behind_since_s.setdefault(kind, self._measured_at_s)
 
     def backlog_mark(self, band: int) -> int:
         return self._backlog.get(band, 0)
@@ -110,7 +143,11 @@ class Capacity:
     def clear_backlog(self, band: int, mark: int) -> None:
         """A pull of the band came back short; `mark` is what `backlog_mark` was when it was sent."""
         if self._backlog.get(band) == mark:
-            del self._backlog[band], self._backlog_kinds[band]
+            del self._backlog[band]
+            kind = self._backlog_kinds.pop(band)
+            if kind not in self._backlog_kinds.values():
+                del self._behind_since_s[kind]
+                self.door.let_in(kind)
 
     # -- credit -------------------------------------------------------------------------------------
 
@@ -122,12 +159,14 @@ class Capacity:
         """
         if not members or self._closed:
             return ()
-        behind = set(self._backlog_kinds.values())
+        behind = self._behind_since_s
         return tuple(0 if kind in behind else -(-self.room(kind) // members) for kind in self._limits)
 
     def reserve(self, band: int, handler: HandlerDef) -> bool:
         """Room for one task that starts the moment it is accepted; give it back if it is not."""
-        if band in self._backlog or handler.name in self.paused or self.room(handler.kind) <= 0:
+        if band in self._backlog or handler.name in self.paused:
+            return False
+        if self.room_for_births(handler.kind) <= 0:
             return False
         self._taken[handler.kind] += 1
         return True

@@ -6,9 +6,10 @@ the tasks, this module before. A slot that leaked would be lost until the node r
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
-from actors.authoring.registry import HandlerDef
+from actors.authoring.registry import HandlerDef, Kind
 from actors.intake import Prepared, TaskSpec
 from actors.router.messages import Message, Submit
 from actors.world import World
@@ -38,6 +39,9 @@ async def submit(
             return None
         return world.incarnation if world.capacity.reserve(band, handler) else None
 
+    if anywhere:
+        for kind, count in _at_once(world, specs).items():
+            await world.capacity.door.wait(kind, count)
     prepared = await world.intake.prepare(specs, birth)
     message = Submit(tuple(prepared))
     try:
@@ -49,6 +53,18 @@ async def submit(
     finally:
         if not message.taken:  # it was refused, or nobody waits any more and it will be dropped unread
             give_back(world, prepared)
+
+
+def _at_once(world: World, specs: Sequence[TaskSpec]) -> Counter[Kind]:
+    """How many bodies of each kind would start here now if there were room."""
+    immediate = (s.handler for s in specs if not s.delay_s and s.run_at is None and s.actor_key is None)
+    handlers = Counter(immediate)
+    kinds: Counter[Kind] = Counter()
+    for name, count in handlers.items():
+        handler = world.registry.get(name)
+        if handler is not None:
+            kinds[handler.kind] += count
+    return kinds
 
 
 def give_back(world: World, tasks: Sequence[Prepared]) -> None:
