@@ -16,6 +16,7 @@ from uuid import UUID
 import orjson
 
 from actors.authoring.context import Context
+from actors.authoring.limits import RESULT_BYTES_MAX
 from actors.authoring.log_context import current_attempt
 from actors.authoring.registry import HandlerDef, Kind
 from actors.authoring.task import Task
@@ -59,7 +60,6 @@ class Attempts:
         self._progress = progress
         self._threads = Threads(world.limits.threads)
         self._processes = Processes(world.sources, world.result_max)
-        self._result_max = world.result_max
         self._bodies: dict[Kind, Callable[[Run], Awaitable[Ended]]] = {
             Kind.ASYNC: self._in_loop,
             Kind.THREAD: self._in_thread,
@@ -112,14 +112,16 @@ class Attempts:
         return move_of(run, ended, self._world.jitter(), children, leave_to)
 
     def _in_loop(self, run: Run) -> Awaitable[Ended]:
-        return end_of(
-            run.handler, run.claim.payload, run.args, partial(run.handler.fn, run.context), self._result_max
-        )
+        call = partial(run.handler.fn, run.context)
+        return end_of(run.handler, run.claim.payload, run.args, call, self._result_max(run))
 
     def _in_thread(self, run: Run) -> Awaitable[Ended]:
-        return end_of(
-            run.handler, run.claim.payload, run.args, partial(self._threads.call, run), self._result_max
-        )
+        call = partial(self._threads.call, run)
+        return end_of(run.handler, run.claim.payload, run.args, call, self._result_max(run))
+
+    def _result_max(self, run: Run) -> int:
+        """What belongs to a turn commits with it: the others of its key do not wait for a result to be stored."""
+        return self._world.result_max if run.turn is None else RESULT_BYTES_MAX
 
     async def _children(self, run: Run, tasks: Sequence[Task[Any]]) -> tuple[NewTask, ...]:
         """Children are validated like any request; the record may be away while their bands are interned."""

@@ -124,7 +124,7 @@ def _too_large(size: int, result_max: int) -> ErrorInfo:
     if result_max == RESULT_BYTES_MAX:
         detail = (
             f"{size} bytes; at most {result_max} fit in the record. Set NORIA_RESULTS_URL to a folder or bucket, "
-            "and larger ones are kept there"
+            "and larger ones of tasks without an actor key are kept there"
         )
     return ErrorInfo("ResultTooLarge", detail)
 

@@ -34,7 +34,7 @@ def main() -> None:
     todo: queue.Queue[dict[str, Any]] = queue.Queue(maxsize=1)
     threading.Thread(target=_read, args=(source, todo), daemon=True).start()
     while True:
-        _serve(registry, todo.get(), sink, hello["result_max"])
+        _serve(registry, todo.get(), sink)
 
 
 def _read(source: BinaryIO, todo: queue.Queue[dict[str, Any]]) -> None:
@@ -45,7 +45,7 @@ def _read(source: BinaryIO, todo: queue.Queue[dict[str, Any]]) -> None:
         todo.put(frame)
 
 
-def _serve(registry: Registry, job: dict[str, Any], sink: BinaryIO, result_max: int) -> None:
+def _serve(registry: Registry, job: dict[str, Any], sink: BinaryIO) -> None:
     handler = registry.get(job["handler"])
     assert handler is not None, f"the child's handlers do not include {job['handler']!r}"
     context = Context(
@@ -59,7 +59,7 @@ def _serve(registry: Registry, job: dict[str, Any], sink: BinaryIO, result_max: 
         trace_context=job["trace_context"],
         on_progress=lambda p: _write(sink, {"type": "progress", "progress": [p.done, p.total, p.message]}),
     )
-    ended = _drive(end_of(handler, job["payload"], None, _calling(handler, context), result_max))
+    ended = _drive(end_of(handler, job["payload"], None, _calling(handler, context), job["result_max"]))
     _write(sink, _frame(ended, context))
 
 

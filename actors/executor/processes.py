@@ -27,7 +27,8 @@ class Processes:
     """`sources` names the modules or files that a child loads its handlers from."""
 
     def __init__(self, sources: Sequence[str], result_max: int = RESULT_BYTES_MAX) -> None:
-        self._hello = {"sources": list(sources), "result_max": result_max}
+        self._sources = list(sources)
+        self._result_max = result_max
         self._idle: list[Process] = []
         self._busy: set[Process] = set()
 
@@ -68,7 +69,7 @@ class Processes:
             stderr=None,
             limit=_STREAM_LIMIT,
         )
-        await _send(child, self._hello)
+        await _send(child, {"sources": self._sources})
         return child
 
     async def _converse(self, child: Process, run: Run) -> Ended:
@@ -86,6 +87,7 @@ class Processes:
                     "actor_key": claim.actor_key,
                     "metadata": claim.metadata,
                     "trace_context": claim.trace_context,
+                    "result_max": self._result_max if run.turn is None else RESULT_BYTES_MAX,
                 },
             )
             while True:

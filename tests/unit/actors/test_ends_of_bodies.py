@@ -130,7 +130,7 @@ async def test_snoozing_burns_nothing() -> None:
     ],
 )
 async def test_a_result_that_cannot_be_kept_fails_once_and_for_all(what: str, error: str) -> None:
-    async with Rig(returns) as rig:
+    async with Rig(returns, result_bytes=RESULT_BYTES_MAX) as rig:
         ended = await rig.submit(task(returns, what=what))
         assert (ended.state, ended.failures) == (State.FAILED, 1)
         assert ended.error is not None

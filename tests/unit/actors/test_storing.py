@@ -111,6 +111,15 @@ async def test_without_a_store_it_is_an_error_that_says_what_to_set() -> None:
             await client.call("blob")
 
 
+async def test_what_is_keyed_commits_with_its_turn_so_its_results_are_small(
+    client: Client, objects: HeldObjects
+) -> None:
+    with pytest.raises(TaskFailed, match="of tasks without an actor key are kept there"):
+        await (await client.submit("blob", {}, actor_key="k")).result(10)
+    assert len(await (await client.submit("blob", {"size": 1000}, actor_key="k")).result(10)) == 1000
+    assert objects.puts == 0
+
+
 async def test_nothing_is_committed_before_the_result_is_stored(
     client: Client, node: MemoryNode, objects: HeldObjects
 ) -> None:
