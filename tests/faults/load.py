@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 from tests.faults.rig import Answer, Node
 
-HANDLERS: Final = ("act", "quick", "act_in_thread", "fails", "counter.add", "act")
+HANDLERS: Final = ("act", "quick", "act_in_thread", "fails", "counter.add", "lasts")
 ACTORS: Final = 7  # keys
 _PAUSE_S: Final = 0.02  # between a client's requests: a load, not a benchmark
 _REPEAT_S: Final = 0.1

@@ -34,12 +34,13 @@ def _obey(word: str) -> None:
             raise ValueError("told to fail")
 
 
-async def _act(ctx: Context, name: str) -> int:
+async def _act(ctx: Context, name: str, lasts_s: float = 0.0) -> int:
     reader, writer = await asyncio.open_unix_connection(os.environ["NORIA_TEST_STAGE"])
     word = "cut"
     try:
         writer.write(_hello(ctx, name))
         _obey((await reader.readline()).decode())
+        await asyncio.sleep(lasts_s)
         word = "end"
     finally:
         writer.write(_bye(word))
@@ -59,6 +60,12 @@ def _act_in_thread(ctx: Context, name: str) -> int:
 @handler("act", backoff=QUICK)
 async def act(ctx: Context, name: str = "") -> int:
     return await _act(ctx, name)
+
+
+@handler("lasts", backoff=QUICK)
+async def lasts(ctx: Context, name: str = "") -> int:
+    """Long enough that a fault may meet it."""
+    return await _act(ctx, name, 1.0)
 
 
 @handler("act_in_thread", backoff=QUICK)
@@ -85,7 +92,7 @@ class Counter(Actor, name="counter"):
     @handler(backoff=QUICK)
     async def add(self, ctx: Context, name: str = "") -> int:
         self.count += 1
-        await _act(ctx, name)
+        await _act(ctx, name, 0.3 if name.endswith("5") else 0.0)
         if ctx.attempt == 1 and name.endswith("7"):
             raise ValueError("the first time")
         return ctx.attempt

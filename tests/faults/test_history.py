@@ -177,6 +177,14 @@ def test_files_are_checked_by_hand(tmp_path: Path) -> None:
             attempts=[replace(CRASHED, incarnation=1, ended_s=19)],
             members=[SOUND.members[0], replace(SOUND.members[1], started_s=11)],
         ),  # nobody was there
+        replace(
+            SOUND,
+            attempts=[replace(CRASHED, incarnation=1, ended_s=19)],
+            members=[
+                replace(SOUND.members[0], started_s=1, ended_s=19),
+                replace(SOUND.members[1], started_s=11),
+            ],
+        ),  # but for itself
     ],
 )
 def test_what_may_happen_passes(sound: History) -> None:
