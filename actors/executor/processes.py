@@ -51,7 +51,7 @@ class Processes:
         """One that has not died meanwhile: that would be no crash of the task that it gets."""
         while self._idle:
             child = self._idle.pop()
-            if child.returncode is None:
+            if child.returncode is None and not _is_gone(child):
                 return child
         return None
 
@@ -115,8 +115,15 @@ def _ended(run: Run, frame: dict[str, Any]) -> Ended:
     raise AssertionError(f"unknown frame {frame['type']!r} from a child process")
 
 
+def _is_gone(child: Process) -> bool:
+    """Its end of the pipe is closed, which shows before its return code does."""
+    return child.stdin is None or child.stdin.is_closing()
+
+
 async def _send(child: Process, frame: dict[str, Any]) -> None:
     assert child.stdin is not None
+    if _is_gone(child):
+        raise BrokenPipeError("it does not read any more")  # uvloop would raise a RuntimeError
     child.stdin.write(frames.pack(frame))
     await child.stdin.drain()
 

@@ -51,6 +51,18 @@ async def test_a_result_comes_back_and_the_process_is_kept(processes: Processes)
     assert await end(processes, "cpu_pid") == await end(processes, "cpu_pid")
 
 
+async def test_a_process_that_is_about_to_end_gets_no_body(processes: Processes) -> None:
+    first = await end(processes, "cpu_pid")
+    [idle] = processes._idle  # to end it at a moment of our choice
+    assert idle.stdin is not None
+    idle.stdin.close()
+    assert idle.returncode is None
+    other = await end(processes, "cpu_pid")
+    assert isinstance(other, Returned)
+    assert other != first
+    await idle.wait()
+
+
 async def test_the_context_crosses_and_so_do_children(processes: Processes) -> None:
     run = a_run("cpu_parent", b'{"n": 3}', idempotency_key="mine", metadata=b'{"by": "me"}')
     ended = await processes.run(run)
