@@ -25,6 +25,7 @@ from actors.keyed.placing import placed_as
 from actors.keyed.turn import ActiveTurn
 from actors.world import World
 from runtime.core import decisions
+from runtime.core.hot import HotKeys
 from runtime.core.keyed import NO_STATE, Ask, Mail, Pace, Turn
 from runtime.core.task import Band, Requeue, Verdict
 from runtime.errors import Unavailable
@@ -37,6 +38,8 @@ _MESSAGES_MAX: Final = 1_000
 _PAGE: Final = 500  # lanes of keys
 _PAGES_MAX: Final = 20  # of one look
 _CAREFUL_MAX: Final = 10_000
+_HOT_EVERY_S: Final = 10.0
+_HOT_MOST: Final = 10
 _NOBODY: Final = UUID(int=0)
 
 
@@ -72,6 +75,8 @@ class Keyed:
         self._careful: set[UUID] = set()  # keys where something did not succeed: one message at a time
         self._looking = self._look_again = False
         self._after = _NOBODY  # where the next look goes on
+        self._hot: HotKeys[tuple[str, str]] = HotKeys()  # by name of actor and key
+        self._told_at_s = world.clock.now_s()
 
     def start(
         self, detach: Callable[[Coroutine[Any, Any, None]], None], tell: Callable[[Any], object]
@@ -311,6 +316,7 @@ class Keyed:
                 self._careful.add(actor)
         else:
             self._careful.discard(actor)
+        self._hot.add((active.handler.actor_type or active.handler.name, active.key), len(active.ends))
         if activation is not None:
             self._activations.keep(actor, activation, self._world.clock.now_s())
         if active.more or any(isinstance(move, Requeue) and not move.delay_s for _, move in active.ends):
@@ -328,7 +334,19 @@ class Keyed:
     def second(self) -> None:
         """Once a second."""
         self._activations.passivate(self._world.clock.now_s(), self._asked.keys() | self._active.keys())
+        self._tell_of_hot_keys()
         self.look()
+
+    def _tell_of_hot_keys(self) -> None:
+        now_s, telemetry = self._world.clock.now_s(), self._world.telemetry
+        if now_s - self._told_at_s < _HOT_EVERY_S:
+            return
+        telemetry.gauge("actor_activations", len(self._activations))
+        telemetry.clear("actor_key_messages_per_second")
+        for (actor, key), count in self._hot.take(_HOT_MOST):
+            rate = count / (now_s - self._told_at_s)
+            telemetry.gauge("actor_key_messages_per_second", rate, actor=actor, key=key)
+        self._told_at_s = now_s
 
     def halt(self) -> None:
         """Start nothing more: what has not begun is handed back as soon as what runs has ended."""

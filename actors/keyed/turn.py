@@ -56,6 +56,10 @@ class ActiveTurn:
         return self.turn.actor
 
     @property
+    def key(self) -> str:
+        return self.turn.claims[0].actor_key or ""
+
+    @property
     def definition(self) -> ActorDef | None:
         return None if self.activation is None else self.activation.definition
 

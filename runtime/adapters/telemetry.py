@@ -41,6 +41,8 @@ GAUGES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "tasks_scheduled": ("Tasks that wait for a later time", ("handler",)),
     "tasks_running": ("Bodies and claims in hand on this node", ()),
     "oldest_due_seconds": ("Age of the oldest task that waits and is due", ("lane", "handler")),
+    "actor_activations": ("Instances of keyed actors in memory", ()),
+    "actor_key_messages_per_second": ("Messages of the ten busiest keys of this node", ("actor", "key")),
     "node_credit": ("Bodies this node could start now", ("kind",)),
     "results_in_hand_bytes": ("Large results that wait for their store", ()),
     "ring_view": ("Number of the installed view", ()),

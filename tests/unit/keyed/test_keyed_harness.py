@@ -144,3 +144,23 @@ async def test_functions_with_an_actor_key_run_in_order_too() -> None:
         seqs = [each.id for each in await harness.tasks("note")]
     assert len(seqs) == 10
     assert list(range(10)) == ORDER
+
+
+async def test_hot_keys_are_told_and_idle_instances_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[tuple[str, ...], float] = {}
+    async with Harness(Account) as harness:
+
+        def gauge(name: str, value: float, **labels: str) -> None:
+            told[name, *labels.values()] = value
+
+        monkeypatch.setattr(harness._tally, "gauge", gauge)
+        for _ in range(3):
+            await harness.submit(deposit("hot", 1))
+        await harness.submit(deposit("cold", 1))
+        await harness.advance(15)
+        assert told["actor_activations",] == 2
+        hot, cold = (told["actor_key_messages_per_second", "account", key] for key in ("hot", "cold"))
+        assert hot == pytest.approx(3 * cold)
+        await harness.advance(Account.idle_s + 30)
+        assert told["actor_activations",] == 0
+        assert (await harness.submit(deposit("hot", 1))).result == 4, "the state is on record"

@@ -19,7 +19,7 @@ WITH RECURSIVE lanes AS (
 )
 SELECT k.actor, k.lane, coalesce(h.slot, 0::smallint) AS slot, coalesce(h.band, 0) AS band,
        coalesce(a.state_version, 0) AS state_version,
-       EXISTS (SELECT FROM noria.running r WHERE r.actor = k.actor) AS busy
+       r.actor IS NOT NULL AS busy
   FROM (SELECT lanes.actor, lanes.lane FROM lanes LIMIT $2) k
   LEFT JOIN LATERAL (SELECT w.slot, w.band
                        FROM noria.waiting w
@@ -27,6 +27,7 @@ SELECT k.actor, k.lane, coalesce(h.slot, 0::smallint) AS slot, coalesce(h.band, 
                       ORDER BY w.seq
                       LIMIT 1) h ON true
   LEFT JOIN noria.actor a ON a.id = k.actor
+  LEFT JOIN LATERAL (SELECT running.actor FROM noria.running WHERE running.actor = k.actor LIMIT 1) r ON true
  ORDER BY k.actor, k.lane;
 
 -- name: lock_actors
