@@ -13,9 +13,11 @@ from typing import Final
 from uuid import UUID
 
 from actors.authoring.actor import Actor
+from actors.authoring.limits import RESULT_BYTES_MAX
 from actors.authoring.registry import HandlerDef
 from actors.authoring.state import ActorDef, StateNotStorable
 from actors.executor.bodies import Move, Run, describe
+from actors.executor.storing import is_large
 from actors.keyed.activations import Activation, bound
 from runtime.core import decisions
 from runtime.core.keyed import Turn, TurnEnd
@@ -119,7 +121,10 @@ class ActiveTurn:
     def ended(self, run: Run, move: Move) -> bool:
         """A message has ended; True when no other is under way."""
         instance = self._running.pop(run, None)
-        if isinstance(move, Finish) and move.status is Status.SUCCEEDED:
+        if is_large(move):
+            detail = f"{len(move.result or b'')} bytes; of a keyed actor at most {RESULT_BYTES_MAX}, kept with its state"
+            move = _failed(move, ErrorInfo("ResultTooLarge", detail))
+        elif isinstance(move, Finish) and move.status is Status.SUCCEEDED:
             move = self._keep_state(run, instance, move)
         self.ends.append((run, move))
         if not (isinstance(move, Finish) and move.status is Status.SUCCEEDED):

@@ -164,3 +164,24 @@ async def test_hot_keys_are_told_and_idle_instances_dropped(monkeypatch: pytest.
         await harness.advance(Account.idle_s + 30)
         assert told["actor_activations",] == 0
         assert (await harness.submit(deposit("hot", 1))).result == 4, "the state is on record"
+
+
+class Talker(Actor, name="talker"):
+    said: int = 0
+
+    @handler
+    async def talk(self, ctx: Context, size: int) -> str:
+        self.said += 1
+        return "x" * size
+
+
+async def test_results_stay_with_the_state() -> None:
+    """Functions may return more than fits in the record, where it is stored apart; messages are committed whole."""
+    async with Harness(Talker) as harness:
+        talker = actor(Talker, "a")
+        large = await harness.submit(talker.task(Talker.talk, size=300_000))
+        assert large.error is not None
+        assert (large.state, large.error.type) == (State.FAILED, "ResultTooLarge")
+        assert (await harness.submit(talker.task(Talker.talk, size=1))).result == "x"
+        row = harness.store._tables.actors.popitem()[1]  # type: ignore[attr-defined]
+        assert row.state == b'{"said":1}'
