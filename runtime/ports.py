@@ -17,6 +17,7 @@ from uuid import UUID
 
 from runtime.core.keyed import Ask, Mail, Turn, TurnEnd
 from runtime.core.messages import Message, Offer
+from runtime.core.schedule import Firing, Schedule, ScheduleSpec
 from runtime.core.task import (
     Acceptance,
     AttemptView,
@@ -231,7 +232,40 @@ class Catalog(Protocol):
         ...
 
 
-class Store(TaskStore, KeyedStore, TaskControl, TaskQueries, Members, Catalog, Protocol):
+class Schedules(Protocol):
+    """What makes tasks at given times. Changes are judged by `revision`, which each of them raises."""
+
+    async def put_schedule(self, spec: ScheduleSpec, next_fire_at: datetime | None) -> None:
+        """Make or change it. Where cron, interval and zone stay, its next fire time stays, too; a pause stays."""
+        ...
+
+    async def schedule(self, tenant: str, name: str) -> Schedule | None: ...
+
+    async def schedules(self, tenant: str, limit: int, after: str = "") -> list[Schedule]:
+        """Those with a greater name, by name."""
+        ...
+
+    async def due_schedules(self, within_s: float, limit: int) -> tuple[datetime, list[Schedule]]:
+        """The record's time, and those not paused that fire by then and `within_s`, the earliest first."""
+        ...
+
+    async def fire(self, firing: Firing) -> list[UUID] | None:
+        """Ids of the tasks that were stored (not those whose key was taken); None: it has another revision, so
+        nothing was done. After Unavailable it may have happened; it is never to be repeated as it was."""
+        ...
+
+    async def set_schedule_paused(
+        self, tenant: str, name: str, revision: int, *, paused: bool, next_fire_at: datetime | None
+    ) -> bool:
+        """False: there is none of this revision."""
+        ...
+
+    async def delete_schedule(self, tenant: str, name: str) -> bool:
+        """False: there was none. Its tasks stay."""
+        ...
+
+
+class Store(TaskStore, KeyedStore, TaskControl, TaskQueries, Members, Catalog, Schedules, Protocol):
     """The whole record, as one adapter offers it."""
 
     async def now(self) -> datetime:

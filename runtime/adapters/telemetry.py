@@ -34,6 +34,9 @@ COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "results_stored_bytes_total": ("Their bytes", ()),
     "results_refused_total": ("Tries to store a large result that failed; each is repeated", ()),
     "results_collected_total": ("Large results deleted because no task refers to them any more", ()),
+    "schedules_fired_total": ("Tasks that schedules made on this node", ()),
+    "schedules_missed_total": ("Fire times that were left out because no node was there for them", ()),
+    "schedules_skipped_total": ("Fire times that were left out because an earlier task had not ended", ()),
     "http_requests_total": ("HTTP requests answered", ("route", "status")),
 }
 GAUGES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
@@ -55,6 +58,7 @@ GAUGES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 HISTOGRAMS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "task_wait_seconds": ("From due to claimed", ("handler",)),
     "task_run_seconds": ("From start to end of a body", ("handler",)),
+    "schedule_late_seconds": ("From fire time to fire", ()),
 }
 BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 

@@ -14,6 +14,7 @@ from runtime.adapters.memory import accepting, control, keyed, working
 from runtime.adapters.memory.leases import Leases
 from runtime.adapters.memory.names import Names
 from runtime.adapters.memory.reading import Reader
+from runtime.adapters.memory.schedules import Schedules
 from runtime.adapters.memory.tables import Tables
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from runtime.core.keyed import Ask, Mail, Turn, TurnEnd
+    from runtime.core.schedule import Firing, Schedule, ScheduleSpec
     from runtime.core.task import (
         Acceptance,
         AttemptView,
@@ -51,6 +53,7 @@ class MemoryStore:
         self._leases = Leases()
         self._names = Names()
         self._tables = Tables(lambda band: self._names.band(band).lane)
+        self._schedules = Schedules(self._tables, self._leases)
         self._identity = uuid4()
 
     async def now(self) -> datetime:
@@ -223,6 +226,34 @@ class MemoryStore:
 
     async def set_paused(self, handler: str, *, paused: bool) -> bool:
         return self._names.set_paused(handler, paused=paused)
+
+    # -- Schedules -----------------------------------------------------------------------------------
+
+    async def put_schedule(self, spec: ScheduleSpec, next_fire_at: datetime | None) -> None:
+        self._schedules.put(spec, next_fire_at, self._now())
+
+    async def schedule(self, tenant: str, name: str) -> Schedule | None:
+        return self._schedules.get(tenant, name)
+
+    async def schedules(self, tenant: str, limit: int, after: str = "") -> builtins.list[Schedule]:
+        return self._schedules.page(tenant, limit, after)
+
+    async def due_schedules(self, within_s: float, limit: int) -> tuple[datetime, builtins.list[Schedule]]:
+        now = self._now()
+        return now, self._schedules.due(within_s, limit, now)
+
+    async def fire(self, firing: Firing) -> builtins.list[UUID] | None:
+        return self._schedules.fire(firing, self._now())
+
+    async def set_schedule_paused(
+        self, tenant: str, name: str, revision: int, *, paused: bool, next_fire_at: datetime | None
+    ) -> bool:
+        return self._schedules.set_paused(
+            tenant, name, revision, paused=paused, next_fire_at=next_fire_at, now=self._now()
+        )
+
+    async def delete_schedule(self, tenant: str, name: str) -> bool:
+        return self._schedules.delete(tenant, name)
 
     # ------------------------------------------------------------------------------------------------
 

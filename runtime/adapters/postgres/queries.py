@@ -102,6 +102,13 @@ class Queries:
     handlers: Query
     paused: Query
     set_paused: Query
+    # schedules.sql
+    put_schedule: Query
+    schedules: Query
+    due_schedules: Query
+    fire: Query
+    set_schedule_paused: Query
+    delete_schedule: Query
     # session.sql
     set_up: Query
     durability: Query

@@ -15,6 +15,7 @@ from runtime.adapters.postgres.migrate import NEWEST_SCHEMA, OLDEST_SCHEMA
 from runtime.adapters.postgres.queries import SQL
 from runtime.adapters.postgres.repairing import Repairing
 from runtime.adapters.postgres.rows import uuid_of
+from runtime.adapters.postgres.schedules import Schedules
 from runtime.adapters.postgres.settling import Settling
 from runtime.adapters.postgres.views import PostgresCoordinator
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 
-class PostgresStore(Accepting, Claiming, Settling, Keyed, Repairing, Control, Members, Catalog):
+class PostgresStore(Accepting, Claiming, Settling, Keyed, Repairing, Control, Members, Catalog, Schedules):
     """Implements runtime.ports.Store on a migrated database. Belongs to the event loop it was opened in."""
 
     def __init__(self, connections: Connections) -> None:
