@@ -6,10 +6,12 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
+from datetime import datetime
 from importlib.metadata import version
 from typing import Final, cast
 from uuid import UUID
 
+from actors import scheduling
 from actors.activity import Gap, TaskEvent
 from actors.authoring.registry import Kind, Registry
 from actors.cluster import Cluster
@@ -24,6 +26,7 @@ from node.http.service import Submitted
 from node.http.stats import counted
 from node.waiting import waits_for
 from runtime.core.messages import CancelRequested
+from runtime.core.schedule import ScheduleSpec
 from runtime.core.task import State, TaskView
 from runtime.core.view import View
 from runtime.errors import AskError, AskTimeout, Unavailable
@@ -106,6 +109,19 @@ class NodeService:
         view = await self.store.replay(task_id)
         self.nudge()
         return view
+
+    async def check_schedule(self, spec: ScheduleSpec) -> datetime:
+        return await scheduling.check(self._world, spec)
+
+    async def run_schedule(self, tenant: str, name: str) -> UUID | None:
+        made = await scheduling.run_now(self._world, tenant, name)
+        if made is None:
+            return None
+        self._actors.executor.tell(Waits(frozenset({made.band})))
+        return made.id
+
+    async def set_schedule_paused(self, tenant: str, name: str, *, paused: bool) -> bool:
+        return await scheduling.set_paused(self._world, tenant, name, paused=paused)
 
     def nudge(self) -> None:
         """Rows of any band may wait now, or a pause has changed: look at once."""

@@ -4,6 +4,7 @@
 supervisor ── executor   claims, runs, commits
            ── router     accepts, proposes, answers those who wait
            ── janitor    repairs, counts, forgets
+           ── scheduler  fires schedules that are due
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from actors.publishing import Publishing, Told
 from actors.router.messages import AnswerAll, FromAfar, Route, TasksEnded
 from actors.router.messages import Message as RouterMessage
 from actors.router.router import Router
+from actors.scheduler import LookUp, Scheduler
 from actors.supervisor.membership import LOOK_S, Membership
 from actors.supervisor.messages import Actors, Beat, DrainNode, GetActors, JoinCluster, Look, Message
 from actors.world import World
@@ -58,6 +60,9 @@ class Supervisor(Behavior[Message]):
         self._actors = Actors(router, executor)
         _: Ref[Round] = await ctx.spawn(
             ChildSpec(name="janitor", make=lambda: Janitor(world, self._hint, self._counted))
+        )
+        _firing: Ref[LookUp] = await ctx.spawn(
+            ChildSpec(name="scheduler", make=lambda: Scheduler(world, self._hint))
         )
         self._detach = ctx.detach
         if world.broker is not None:

@@ -20,6 +20,7 @@ from node.http import (
     routes_cluster,
     routes_handlers,
     routes_health,
+    routes_schedules,
     routes_tasks,
 )
 from node.http.admission import Bodies
@@ -39,6 +40,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *routes_bulk.ROUTES,
     *routes_tasks.ROUTES,
     *routes_handlers.ROUTES,
+    *routes_schedules.ROUTES,
     *routes_cluster.ROUTES,
     *routes_health.ROUTES,
     *pages.ROUTES,

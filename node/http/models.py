@@ -23,6 +23,7 @@ from actors.authoring.limits import (
     TAGS_MAX,
     TIMEOUT_S_MAX,
 )
+from runtime.core.schedule import CATCH_UP_MAX, CRON_CHARS_MAX, EVERY_S_MAX, EVERY_S_MIN
 
 BATCH_TASKS_MAX: Final = 10_000
 BATCH_BYTES_MAX: Final = 16 << 20
@@ -34,6 +35,8 @@ PAGE_DEFAULT: Final = 50
 VIEWS_MAX: Final = 200
 VIEWS_DEFAULT: Final = 20
 WAIT_S_MAX: Final = 60.0
+NEXT_MAX: Final = 100
+NEXT_DEFAULT: Final = 5
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 _RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
@@ -73,19 +76,10 @@ Priority = Literal["high", "medium", "low"]
 StateName = Literal["blocked", "scheduled", "ready", "running", "succeeded", "failed", "cancelled"]
 
 
-@with_config(_STRICT)
-class TaskRequest(TypedDict):
-    """One task. What is left out is the handler's default."""
-
+class _Work(TypedDict):
     handler: Annotated[HandlerName, Field(description="Name of the handler that runs it.")]
     payload: NotRequired[
         Annotated[dict[str, Any], Field(description="The handler's arguments; at most 1 MiB.")]
-    ]
-    idempotency_key: NotRequired[
-        Annotated[
-            Key | None,
-            Field(description="One key, one task: the same request again gets the same task back."),
-        ]
     ]
     actor_key: NotRequired[
         Annotated[Key | None, Field(description="Tasks with one key run one at a time, in order.")]
@@ -93,16 +87,6 @@ class TaskRequest(TypedDict):
     priority: NotRequired[Priority | None]
     requires: NotRequired[Annotated[Tags, Field(description="Tags a node must bear to run it.")]]
     prefers: NotRequired[Annotated[Tags, Field(description="Tags of nodes that should run it.")]]
-    delay_s: NotRequired[
-        Annotated[
-            Annotated[float, Field(ge=0, le=DELAY_S_MAX, allow_inf_nan=False)] | None,
-            Field(description="Seconds until it is due; not together with run_at."),
-        ]
-    ]
-    run_at: NotRequired[Annotated[Instant | None, Field(description="When it is due.")]]
-    expires_at: NotRequired[
-        Annotated[Instant | None, Field(description="Cancelled when it still waits then.")]
-    ]
     timeout_s: NotRequired[
         Annotated[
             Annotated[float, Field(gt=0, le=TIMEOUT_S_MAX, allow_inf_nan=False)] | None,
@@ -115,13 +99,97 @@ class TaskRequest(TypedDict):
             Field(description="Failures until it is a dead letter."),
         ]
     ]
+    metadata: NotRequired[
+        Annotated[dict[str, Any] | None, Field(description="Kept and shown, never read; at most 4 KiB.")]
+    ]
+
+
+@with_config(_STRICT)
+class TaskRequest(_Work):
+    """One task. What is left out is the handler's default."""
+
+    idempotency_key: NotRequired[
+        Annotated[
+            Key | None,
+            Field(description="One key, one task: the same request again gets the same task back."),
+        ]
+    ]
+    delay_s: NotRequired[
+        Annotated[
+            Annotated[float, Field(ge=0, le=DELAY_S_MAX, allow_inf_nan=False)] | None,
+            Field(description="Seconds until it is due; not together with run_at."),
+        ]
+    ]
+    run_at: NotRequired[Annotated[Instant | None, Field(description="When it is due.")]]
+    expires_at: NotRequired[
+        Annotated[Instant | None, Field(description="Cancelled when it still waits then.")]
+    ]
     sensitive: NotRequired[
         Annotated[
             bool, Field(description="Store the payload encrypted; refused where no keys are configured.")
         ]
     ]
-    metadata: NotRequired[
-        Annotated[dict[str, Any] | None, Field(description="Kept and shown, never read; at most 4 KiB.")]
+
+
+@with_config(_STRICT)
+class ScheduledTask(_Work):
+    """The task that each fire time makes. What is left out is the handler's default at that time."""
+
+
+@with_config(_STRICT)
+class ScheduleRequest(TypedDict):
+    """A schedule, by `cron` or by `every_s`."""
+
+    cron: NotRequired[
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=CRON_CHARS_MAX,
+                examples=["*/5 * * * *"],
+                description="Minute, hour, day, month, weekday; or six fields with the second first.",
+            ),
+        ]
+    ]
+    every_s: NotRequired[
+        Annotated[
+            float,
+            Field(
+                ge=EVERY_S_MIN,
+                le=EVERY_S_MAX,
+                allow_inf_nan=False,
+                description="Seconds of elapsed time between fires; the first is so long from now.",
+            ),
+        ]
+    ]
+    time_zone: NotRequired[
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=KEY_CHARS_MAX,
+                examples=["Europe/Berlin"],
+                description="Whose wall clock cron goes by; default UTC.",
+            ),
+        ]
+    ]
+    task: ScheduledTask
+    catch_up: NotRequired[
+        Annotated[
+            Literal["skip", "last", "all"],
+            Field(description="Fire times that no node was there for: none, the newest (default), or all."),
+        ]
+    ]
+    catch_up_max: NotRequired[
+        Annotated[
+            int, Field(ge=1, le=CATCH_UP_MAX, description="With `all`: the newest so many; default 10.")
+        ]
+    ]
+    overlap: NotRequired[
+        Annotated[
+            Literal["allow", "skip", "cancel_old"],
+            Field(description="What to do while an earlier task has not ended; default allow."),
+        ]
     ]
 
 
@@ -210,6 +278,24 @@ class ViewsQuery(TypedDict, total=False):
     limit: Annotated[int, Field(ge=1, le=VIEWS_MAX, description=f"Default {VIEWS_DEFAULT}.")]
 
 
+class _Next(TypedDict, total=False):
+    next: Annotated[
+        int,
+        Field(ge=0, le=NEXT_MAX, description=f"How many next fire times to show; default {NEXT_DEFAULT}."),
+    ]
+
+
+@with_config(_PARAMETERS)
+class ScheduleQuery(_Next, total=False):
+    pass
+
+
+@with_config(_PARAMETERS)
+class SchedulesQuery(_Next, total=False):
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX, description=f"Default {PAGE_DEFAULT}.")]
+    cursor: Annotated[str, Field(max_length=KEY_CHARS_MAX, description="`next_cursor` of the page before.")]
+
+
 @with_config(_PARAMETERS)
 class NoQuery(TypedDict):
     pass
@@ -218,3 +304,4 @@ class NoQuery(TypedDict):
 TASK: Final = TypeAdapter(TaskRequest)
 BATCH: Final = TypeAdapter(BatchRequest)
 BULK: Final = TypeAdapter(BulkRequest)
+SCHEDULE: Final = TypeAdapter(ScheduleRequest)

@@ -26,6 +26,12 @@ _PARAMETER_SCHEMAS: Final[Mapping[str, dict[str, Any]]] = {
     "id": {"type": "string", "description": "A UUID; anything else is not found."},
     "name": {"type": "string", "description": "Name of a handler."},
     "node": {"type": "string", "description": "Name of a node."},
+    "schedule": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 200,
+        "description": "Letters, digits and . _ - (a letter or digit first).",
+    },
     "file": {"type": "string", "description": "Name of a file."},
 }
 

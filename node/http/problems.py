@@ -41,6 +41,7 @@ PROBLEMS: Final[Mapping[str, Kind]] = {
     "not-found": Kind(404, "There is nothing here"),
     "task-not-found": Kind(404, "There is no such task"),
     "handler-not-found": Kind(404, "There is no such handler"),
+    "schedule-not-found": Kind(404, "There is no such schedule"),
     "node-not-found": Kind(404, "There is no such node"),
     "method-not-allowed": Kind(405, "This path has no such method"),
     "request-timeout": Kind(408, "The body did not arrive in time"),

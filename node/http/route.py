@@ -124,6 +124,8 @@ LIST_QUERY = Parameters(models.ListQuery)
 EVENTS_QUERY = Parameters(models.EventsQuery)
 LOCATE_QUERY = Parameters(models.LocateQuery)
 VIEWS_QUERY = Parameters(models.ViewsQuery)
+SCHEDULE_QUERY = Parameters(models.ScheduleQuery)
+SCHEDULES_QUERY = Parameters(models.SchedulesQuery)
 
 
 @dataclass(frozen=True, slots=True)

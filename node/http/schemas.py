@@ -153,6 +153,46 @@ class Handlers(TypedDict):
     handlers: list[Handler]
 
 
+class LastTask(TypedDict):
+    id: Id
+    state: Annotated[StateName | None, Field(description="Null once the task is no longer kept.")]
+
+
+class Schedule(TypedDict):
+    """What makes tasks at given times."""
+
+    name: str
+    cron: str | None
+    every_s: float | None
+    time_zone: str
+    task: Annotated[dict[str, Any], Field(description="As it was asked for.")]
+    catch_up: Literal["skip", "last", "all"]
+    catch_up_max: int
+    overlap: Literal["allow", "skip", "cancel_old"]
+    created_by: str | None
+    created_at: Time
+    changed_at: Time
+    paused_at: Time | None
+    next: Annotated[list[Time], Field(description="The next fire times; none while it is paused.")]
+    last_fire_at: Time | None
+    last_task: LastTask | None
+    fired: Annotated[int, Field(description="Tasks so far.")]
+    missed: Annotated[int, Field(description="Fire times left out by `catch_up`.")]
+    skipped: Annotated[int, Field(description="Fire times left out by `overlap`.")]
+
+
+class SchedulePage(TypedDict):
+    """By name."""
+
+    schedules: list[Schedule]
+    next_cursor: str | None
+
+
+class Deleted(TypedDict):
+    name: str
+    deleted: bool
+
+
 class Node(TypedDict):
     """One incarnation of a node."""
 

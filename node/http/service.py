@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from actors.authoring.registry import Registry
 from actors.cluster import Cluster
 from actors.intake import TaskSpec
 from node.http.cluster import Load
+from runtime.core.schedule import ScheduleSpec
 from runtime.core.task import Acceptance, Band, NewTask, TaskView
 from runtime.core.view import View
 from runtime.ports import Objects, Store
@@ -93,6 +95,18 @@ class Service(Protocol):
         ...
 
     async def retry(self, task_id: UUID) -> TaskView: ...
+
+    async def check_schedule(self, spec: ScheduleSpec) -> datetime:
+        """The first time at which it will fire. Raises InvalidInput with pointers into the request."""
+        ...
+
+    async def run_schedule(self, tenant: str, name: str) -> UUID | None:
+        """A task at once, beside the rule; None: there is no such schedule."""
+        ...
+
+    async def set_schedule_paused(self, tenant: str, name: str, *, paused: bool) -> bool:
+        """False: there is no such schedule."""
+        ...
 
     def subscribe(self, after: int | None) -> AbstractContextManager[AsyncIterator[TaskEvent | Gap]]:
         """Live events of this node; `after` is a Last-Event-ID. Bounded: a slow reader gets a Gap."""

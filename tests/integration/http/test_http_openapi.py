@@ -143,6 +143,14 @@ async def test_real_answers_conform(http: Http, node: MemoryNode, gates: Gates) 
     for name in ("n0", "nobody"):
         answer = await http.post(f"/v1/cluster/nodes/{name}/drain")
         conforms(answer, "post", "/v1/cluster/nodes/{node}/drain")
+    schedule = "/v1/schedules/{schedule}"
+    conforms(await http.call("PUT", "/v1/schedules/nightly", json=NIGHTLY), "put", schedule)
+    conforms(await http.call("PUT", "/v1/schedules/nightly", json={}), "put", schedule)
+    for step in ("run", "pause", "resume"):
+        conforms(await http.post(f"/v1/schedules/nightly/{step}"), "post", f"{schedule}/{step}")
+    conforms(await http.get("/v1/schedules/nightly"), "get", schedule)
+    conforms(await http.get("/v1/schedules"), "get", "/v1/schedules")
+    conforms(await http.call("DELETE", "/v1/schedules/nightly"), "delete", schedule)
     conforms(await http.post("/v1/handlers/add/pause"), "post", "/v1/handlers/{name}/pause")
     conforms(await http.get("/v1/handlers/nobody"), "get", "/v1/handlers/{name}")
     conforms(await http.post("/v1/tasks/cancel", {"all": True}), "post", "/v1/tasks/cancel")
@@ -160,6 +168,9 @@ EXAMPLES: list[dict[str, Any]] = [
 ]
 
 
+NIGHTLY = {"cron": "0 3 * * *", "time_zone": "Europe/Berlin", "task": {"handler": "add", "payload": {"a": 1}}}
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     url: str
@@ -172,6 +183,7 @@ async def run(ready: Future[Running]) -> None:
     async with memory_node(REGISTRY) as node, speaking_to(node) as http:
         known = [(await http.post("/v1/tasks?wait=0.2", request)).json["id"] for request in EXAMPLES]
         await node.store.join("n0", 3600, {})  # the one that is asked to drain
+        await http.call("PUT", "/v1/schedules/nightly", json=NIGHTLY)
         stopped, loop = asyncio.Event(), asyncio.get_running_loop()
         ready.set_result(Running(node.url, known, lambda: loop.call_soon_threadsafe(stopped.set)))
         await stopped.wait()
@@ -236,9 +248,12 @@ def _make_real(case: Any, known: list[str], data: st.DataObject) -> None:
         parameters["id"] = data.draw(st.sampled_from(known))
     if "name" in parameters:
         parameters["name"] = "echo"
+    if "schedule" in parameters:
+        parameters["schedule"] = "nightly"
     if "node" in parameters:
         parameters["node"] = "n0"
     tasks = case.body.get("tasks") if isinstance(case.body, dict) else None
-    for task in [case.body, *(tasks if isinstance(tasks, list) else [])]:
+    scheduled = case.body.get("task") if isinstance(case.body, dict) else None
+    for task in [case.body, scheduled, *(tasks if isinstance(tasks, list) else [])]:
         if isinstance(task, dict) and "handler" in task:
             task |= {"handler": "echo", "payload": {}}

@@ -1,0 +1,89 @@
+"""The scheduler actor: fires the schedules that are due.
+
+Nobody leads: every node looks once a second, and at the very time when the next one is due; the record lets one of
+them fire it. So a node that dies, is slow or is cut off stops nothing, and none fires twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from actors import scheduling
+from actors.executor.messages import Waits
+from actors.world import World
+from runtime.core.schedule import Schedule
+from runtime.errors import InvalidInput, Unavailable
+from runtime.kernel.actor import ActorContext, Behavior
+
+log = logging.getLogger(__name__)
+
+_ROUND_S: Final = 1.0
+_BATCH_MAX: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """To itself: at least once a second."""
+
+
+class Scheduler(Behavior[LookUp]):
+    """`hint` is told which bands have something new that waits."""
+
+    def __init__(self, world: World, hint: Callable[[Waits], object]) -> None:
+        self._world = world
+        self._hint = hint
+        self._busy = False
+
+    async def started(self, ctx: ActorContext[LookUp]) -> None:
+        ctx.self.tell(LookUp())
+
+    async def receive(self, ctx: ActorContext[LookUp], message: LookUp) -> None:
+        ctx.after(_ROUND_S, message, key="look")
+        if not self._busy:
+            self._busy = True
+            ctx.detach(self._look(ctx))
+
+    async def _look(self, ctx: ActorContext[LookUp]) -> None:
+        try:
+            now, soon = await self._world.store.due_schedules(_ROUND_S, _BATCH_MAX)
+            due = [one for one in soon if one.next_fire_at is not None and one.next_fire_at <= now]
+            later = [one.next_fire_at for one in soon[len(due) :] if one.next_fire_at is not None]
+            begin = int(self._world.jitter() * len(due))  # nodes begin at different ones
+            fired = [await self._fire(schedule, now) for schedule in due[begin:] + due[:begin]]
+            if len(due) == _BATCH_MAX and any(fired):
+                ctx.after(0.0, LookUp(), key="look")
+            elif later:
+                ctx.after(max(0.0, (later[0] - now).total_seconds()), LookUp(), key="look")
+        except Unavailable as away:
+            log.debug("scheduler: the record is away: %s", away)
+        finally:
+            self._busy = False
+
+    async def _fire(self, schedule: Schedule, now: datetime) -> bool:
+        """Whether this node fired it."""
+        world, name = self._world, schedule.spec.name
+        try:
+            fired = await scheduling.fire(world, schedule, now)
+        except InvalidInput as refused:
+            log.error("schedule %s cannot be fired: %s", name, refused.detail)  # noqa: TRY400 - nobody's bug
+            return False
+        if fired is None:
+            return False
+        world.telemetry.count("schedules_fired_total", len(fired.tasks))
+        world.telemetry.count("schedules_missed_total", fired.plan.missed)
+        world.telemetry.count("schedules_skipped_total", fired.plan.skipped)
+        world.telemetry.observe(
+            "schedule_late_seconds", [(now - at).total_seconds() for at in fired.plan.fires]
+        )
+        world.telemetry.count("tasks_accepted_total", len(fired.tasks))
+        world.activity.rates.add("accepted", len(fired.tasks))
+        if fired.plan.missed or fired.plan.skipped:
+            log.info("schedule %s: %d fire times were missed, %d skipped for overlap",
+                     name, fired.plan.missed, fired.plan.skipped)  # fmt: skip
+        if fired.tasks:
+            self._hint(Waits(frozenset(task.band for task in fired.tasks)))
+        return True
