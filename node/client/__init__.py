@@ -26,6 +26,7 @@ from node.client.errors import (
 from node.client.handle import TaskHandle
 from node.client.models import AttemptInfo, Changed, TaskErrorInfo, TaskEvent, TaskInfo, TaskProgress, Waiting
 from node.client.operations import TaskPage
+from node.client.scheduling import ScheduleInfo, ScheduleOptions
 from node.client.sync import SyncClient, SyncTaskHandle
 
 __all__ = [
@@ -40,6 +41,8 @@ __all__ = [
     "Overloaded",
     "Refused",
     "ResultExpired",
+    "ScheduleInfo",
+    "ScheduleOptions",
     "ServerFault",
     "SyncClient",
     "SyncTaskHandle",

@@ -15,6 +15,7 @@ from node.client.downloading import Downloaded, to_file, to_memory
 from node.client.errors import NotFound, Overloaded, ServerFault
 from node.client.events import follow
 from node.client.models import AttemptInfo, Changed, TaskEvent, TaskInfo
+from node.client.scheduling import Schedules
 from node.client.transport import Repeat
 from node.client.waiting import poll, task_path
 
@@ -36,7 +37,7 @@ class TaskPage:
     raw: Mapping[str, Any]
 
 
-class Operations:
+class Operations(Schedules):
     """The part of the client that needs no types of handlers. Errors: see node.client.errors."""
 
     _transport: Transport

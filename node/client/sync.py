@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, 
 
 from node.client.client import Client
 from node.client.errors import ClientError
+from node.client.sync_scheduling import SyncSchedules
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -93,7 +94,7 @@ class SyncTaskHandle(Generic[R]):
         return f"<Sync{repr(self._handle)[1:]}"
 
 
-class SyncClient:
+class SyncClient(SyncSchedules):
     """See Client, whose arguments and methods these are. Use it as a context manager, or `close()` it, or neither."""
 
     def __init__(
