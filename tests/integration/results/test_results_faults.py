@@ -63,13 +63,16 @@ async def test_killed_between_storing_and_committing(stand: Stand) -> None:
         with stand.node() as process:
             await asyncio.to_thread(stand.wait_ready, process)
             async with Client(stand.url) as client:
-                t = await client.submit("blob", {"size": SIZE})
+                gate = stand.folder / "gate"
+                t = await client.submit("blob", {"size": SIZE, "gate": str(gate)})
                 await asyncio.to_thread(
                     wait_until, lambda: bool(stand.starts(t.id)), 30, lambda: process.output
                 )
                 lock = locker.transaction()
                 await lock.start()
-                await locker.execute("SELECT FROM noria.running WHERE id = $1 FOR UPDATE", UUID(t.id))
+                locked = await locker.fetch("SELECT FROM noria.running WHERE id = $1 FOR UPDATE", UUID(t.id))
+                assert len(locked) == 1
+                await asyncio.to_thread(gate.touch)
                 await asyncio.to_thread(wait_until, lambda: bool(stand.objects()), 30, lambda: process.output)
                 await asyncio.to_thread(process.kill)
                 await lock.rollback()
