@@ -16,7 +16,7 @@ from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from runtime.adapters.postgres.queries import SQL
-from runtime.adapters.postgres.rows import text_array, uuid_of
+from runtime.adapters.postgres.rows import folded, text_array, unless_empty, uuid_of
 from runtime.adapters.postgres.translate import ContentRefused, TryAgain, repeated, translated
 from runtime.core.task import Acceptance, Duplicate, KeyReused, NewTask, Refused, Stored, Undone
 
@@ -189,28 +189,27 @@ def _by_id_and_key(
 
 
 def columns(tasks: Sequence[NewTask]) -> list[list[Any]]:
-    """The parameters of `accept`: a list per column, empty where no task sets it."""
+    """The parameters of `accept`, which says when a column has one value or none."""
     return [
         [task.id for task in tasks],
-        [task.band for task in tasks],
+        folded([task.band for task in tasks]),
         [task.slot for task in tasks],
         [task.payload for task in tasks],
-        [task.max_attempts for task in tasks],
-        [task.timeout_s for task in tasks],
-        [task.tenant for task in tasks],
-        *(_unless_empty(list(map(value_of, tasks))) for value_of in _RARE),
+        folded([task.max_attempts for task in tasks]),
+        folded([task.timeout_s for task in tasks]),
+        folded([task.tenant for task in tasks]),
+        *(unless_empty(list(map(value_of, tasks))) for value_of in _BEFORE_BORN_ON),
+        folded([task.born_on for task in tasks]),
+        *(unless_empty(list(map(value_of, tasks))) for value_of in _AFTER_BORN_ON),
     ]
 
 
-def _unless_empty(column: list[Any]) -> list[Any]:
-    return column if any(value is not None for value in column) else []
-
-
-_RARE: Final[tuple[Callable[[NewTask], Any], ...]] = (
+_BEFORE_BORN_ON: Final[tuple[Callable[[NewTask], Any], ...]] = (
     attrgetter("idempotency_key"),
     attrgetter("digest"),
     lambda task: task.delay_s or None,
-    attrgetter("born_on"),
+)
+_AFTER_BORN_ON: Final[tuple[Callable[[NewTask], Any], ...]] = (
     lambda task: task.created_by or None,
     attrgetter("trace_context"),
     attrgetter("actor_type"),

@@ -246,6 +246,20 @@ def handler_of(row: asyncpg.Record) -> HandlerEntry:
     )
 
 
+# -- columns of a batch ------------------------------------------------------------------------------
+
+
+def folded(column: list[Any]) -> list[Any]:
+    """One value where all are equal."""
+    first = column[:1]
+    return first if first * len(column) == column else column
+
+
+def unless_empty(column: list[Any]) -> list[Any]:
+    """Nothing where all are None."""
+    return column if column.count(None) < len(column) else []
+
+
 def text_array(texts: Iterable[str]) -> str:
     """A text[] written as one text, so that rows may hold arrays of different lengths."""
     quoted = ",".join('"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts)

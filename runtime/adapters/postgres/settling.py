@@ -15,7 +15,7 @@ from uuid import UUID
 from runtime.adapters.postgres.accepting import Plan, falls, insert
 from runtime.adapters.postgres.connections import unzipped
 from runtime.adapters.postgres.queries import SQL
-from runtime.adapters.postgres.rows import json_of_error, json_of_progress
+from runtime.adapters.postgres.rows import folded, json_of_error, json_of_progress, unless_empty
 from runtime.adapters.postgres.translate import ContentRefused, repeated
 from runtime.core.task import Codec, Finish, Requeue, Settlement, Verdict
 
@@ -137,21 +137,19 @@ def columns_of(settlements: Sequence[Settlement]) -> list[list[Any]]:
     moves = [one.move for one in settlements]
     columns = [
         [one.id for one in settlements],
-        _folded([one.attempt for one in settlements]),
-        _folded([one.incarnation for one in settlements]),
-        _folded([move.failures for move in moves]),
-        _folded([move.crashes for move in moves]),
-        _folded([move.status if isinstance(move, Finish) else None for move in moves]),
-        _unless_empty([move.result if isinstance(move, Finish) else None for move in moves]),
-        _folded([move.result_codec if isinstance(move, Finish) else Codec.JSON for move in moves]),
-        _unless_empty([json_of_error(move.error) for move in moves]),
+        folded([one.attempt for one in settlements]),
+        folded([one.incarnation for one in settlements]),
+        folded([move.failures for move in moves]),
+        folded([move.crashes for move in moves]),
+        folded([move.status if isinstance(move, Finish) else None for move in moves]),
+        unless_empty([move.result if isinstance(move, Finish) else None for move in moves]),
+        folded([move.result_codec if isinstance(move, Finish) else Codec.JSON for move in moves]),
+        unless_empty([json_of_error(move.error) for move in moves]),
     ]
     backs = [move if isinstance(move, Requeue) else None for move in moves]
     of_requeues: list[list[Any]] = [[] for _ in _OF_REQUEUES]
     if any(backs):
-        of_requeues = [
-            _unless_empty([back and value_of(back) for back in backs]) for value_of in _OF_REQUEUES
-        ]
+        of_requeues = [unless_empty([back and value_of(back) for back in backs]) for value_of in _OF_REQUEUES]
     return [*columns, *of_requeues, *_ages(settlements)]
 
 
@@ -163,12 +161,3 @@ def _ages(settlements: Sequence[Settlement]) -> list[list[float | None]]:
 
 
 _OF_REQUEUES: Final = tuple(map(attrgetter, ("kind", "delay_s", "reason", "suspect", "band")))
-
-
-def _folded(column: list[Any]) -> list[Any]:
-    """One value where all are equal."""
-    return column[:1] if column.count(column[0]) == len(column) else column
-
-
-def _unless_empty(column: list[Any]) -> list[Any]:
-    return column if column.count(None) < len(column) else []

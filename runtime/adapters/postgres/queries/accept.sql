@@ -7,11 +7,17 @@
 -- $14 actor_types text[], $15 actor_keys text[], $16 prefers text[], $17 run_at timestamptz[],
 -- $18 expires_at timestamptz[], $19 metadata bytea[], $20 workflow_ids uuid[], $21 payload_codecs smallint[],
 -- $22 payload_keys text[], $23 payload_refs text[]
--- Arrays of columns that no row of the batch sets are empty: unnest fills them with nulls. `seq` follows the order
--- of the batch; rows are inserted by key, so that batches that share keys cannot deadlock. What the insert skips
+-- Arrays of columns that no row of the batch sets are empty; $2, $5, $6, $7 and $11 are arrays of one where all rows
+-- have the same. unnest fills both with nulls. `seq` follows the order of the batch; rows are inserted by key, so that batches that share keys cannot deadlock. What the insert skips
 -- (same id or same key) is not returned and is looked up by `existing`, under a snapshot of its own.
 WITH input AS MATERIALIZED (
-    SELECT i.*, nextval('noria.task_seq') AS seq
+    SELECT i.id, coalesce(i.band, ($2::integer[])[1]) AS band, i.slot, i.payload,
+           coalesce(i.max_attempts, ($5::integer[])[1]) AS max_attempts,
+           coalesce(i.timeout_s, ($6::double precision[])[1]) AS timeout_s,
+           coalesce(i.tenant, ($7::text[])[1]) AS tenant, i.idempotency_key, i.digest, i.delay_s,
+           CASE cardinality($11::bigint[]) WHEN 1 THEN ($11::bigint[])[1] ELSE i.born_on END AS born_on,
+           i.created_by, i.trace_context, i.actor_type, i.actor_key, i.prefers, i.run_at, i.expires_at, i.metadata,
+           i.workflow_id, i.payload_codec, i.payload_key, i.payload_ref, nextval('noria.task_seq') AS seq
       FROM unnest($1::uuid[], $2::integer[], $3::smallint[], $4::bytea[], $5::integer[], $6::double precision[],
                   $7::text[], $8::text[], $9::bytea[], $10::double precision[], $11::bigint[], $12::text[],
                   $13::text[], $14::text[], $15::text[], $16::text[], $17::timestamptz[], $18::timestamptz[],
