@@ -70,8 +70,16 @@ async def holds(condition: Callable[[], Awaitable[bool]], within_s: float = 10) 
             await asyncio.sleep(0.02)
 
 
+SELDOM_S = 15.0
+
+
 @pytest.fixture
-async def pair(pg_dsn: str, amqp_url: str, tmp_path: Path) -> AsyncIterator[Pair]:
+async def pair(
+    pg_dsn: str, amqp_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Pair]:
+    """What they find in the record by themselves, they find seldom."""
+    monkeypatch.setattr("actors.router.router._LOOK_S", SELDOM_S)
+    monkeypatch.setattr("actors.executor.executor._SECOND_S", SELDOM_S / 0.6)
     handlers = tmp_path / "handlers.py"
     handlers.write_text(HANDLERS)
 
@@ -104,8 +112,8 @@ async def test_tasks_are_offered_to_their_owner_whose_ends_are_told(pair: Pair) 
     took_s = loop.time() - began_s
     assert {(end["state"], end["node"] == end["home"]) for end in ends} == {("succeeded", True)}
     assert {end["node"] for end in ends} == {"a", "b"}
-    assert await pair.claimed("offer") == sum(end["node"] == "b" for end in ends)
-    assert took_s < 0.9, "those who wait would hear of it at the look once a second"
+    assert 0 < await pair.claimed("offer") <= sum(end["node"] == "b" for end in ends), "a sweep may be faster"
+    assert took_s < SELDOM_S, "those who wait were not told"
 
 
 async def test_a_task_that_runs_elsewhere_is_cancelled_at_once(pair: Pair) -> None:
@@ -124,7 +132,7 @@ async def test_a_task_that_runs_elsewhere_is_cancelled_at_once(pair: Pair) -> No
         await pair.ask("POST", f"/v1/tasks/{one['id']}/cancel")
     ends = [await pair.ask("GET", f"/v1/tasks/{one['id']}?wait=10") for one in elsewhere]
     assert {end["state"] for end in ends} == {"cancelled"}
-    assert asyncio.get_running_loop().time() - began_s < 0.9
+    assert asyncio.get_running_loop().time() - began_s < SELDOM_S, "the node that runs them was not told"
 
 
 async def test_other_services_hear_how_tasks_end_and_dead_letters_are_kept(pair: Pair, amqp_url: str) -> None:
