@@ -74,12 +74,14 @@ def kill_after_commits(rig: Rig, node: Node) -> dict[str, Expected]:
     rig.stage.hold("after settle")
     after_settle = node.accepted("act", key="after settle", name="after settle")
     body = rig.stage.wait_id(after_settle)
-    after_claim = node.accepted("act", key="after claim", name="after claim", _delay_s=0.5)
+    after_claim = node.accepted("act", key="after claim", name="after claim", _delay_s=1.5)
     with rig.record.unanswered():
-        rig.record.wait_held(rig.database, "claim", "SyncRep")
-        with posting(node, "after accept") as lost:
-            rig.stage.tell(body)
+        with posting(
+            node, "after accept"
+        ) as lost:  # before anything is behind, or it would not be born running
             rig.record.wait_held(rig.database, "accept", "SyncRep")
+            rig.stage.tell(body)
+            rig.record.wait_held(rig.database, "claim", "SyncRep")
             rig.record.wait_held(rig.database, "settle", "SyncRep")
             node.kill()
             assert lost.result(5).status is None
