@@ -209,7 +209,6 @@ class Reader:
         ids.sort(key=lambda task_id: task_id.int)
         return list(islice((task_id for task_id in ids if self.matches(which, task_id)), max(limit, 0)))
 
-    # -- counts --------------------------------------------------------------------------------------
     def results_in_use(self, attempts: Sequence[tuple[UUID, int]]) -> list[tuple[UUID, int]]:
         return [key for key in attempts if self._runs(*key) or self._ended_apart(*key)]
 
@@ -221,6 +220,7 @@ class Reader:
         row = self.tables.outcomes.get(task_id)
         return row is not None and row.attempt == attempt and row.result_codec.is_apart
 
+    # -- counts --------------------------------------------------------------------------------------
 
     def census(self) -> Census:
         tables = self.tables
