@@ -462,19 +462,17 @@ def _taken_over(history: History) -> Iterator[str]:
             continue
         from_s = fault.began_s - lease_s
         until_s = fault.began_s + lease_s + TAKEN_OVER_S + _TIMES_SLACK_S
-        if not _somebody_else(history, fault, from_s, until_s) or _others(
-            history, fault, from_s - lease_s, until_s
-        ):
+        if not _somebody(history, from_s, until_s) or _others(history, fault, from_s - lease_s, until_s):
             continue
         for one in history.attempts:
             if one.incarnation == fault.incarnation and one.ended_s is not None and one.ended_s > until_s:
                 yield f"{one.id} of incarnation {fault.incarnation} after {one.ended_s - fault.began_s:.1f} s"
 
 
-def _somebody_else(history: History, fault: Fault, from_s: float, until_s: float) -> bool:
-    """Whether another member lived all that time."""
+def _somebody(history: History, from_s: float, until_s: float) -> bool:
+    """Whether a member without any fault of its own lived all that time."""
     return any(
-        one.incarnation != fault.incarnation
+        one.incarnation not in history.faulted
         and one.started_s is not None
         and one.started_s < from_s
         and (one.ended_s is None or one.ended_s > until_s)
