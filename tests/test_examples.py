@@ -6,13 +6,17 @@ import asyncio
 import importlib
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
 from actors import Harness, Task
+from actors.authoring.registry import Registry
+from node.client import Client
 from runtime.core.task import AttemptKind, State
+from tests.support.memory_node import memory_node
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("0*.py"))
@@ -158,6 +162,17 @@ async def test_08_large_results() -> None:
         assert exported.result.startswith(b"0,shop 0,0\r\n1,shop 1,31\r\n")
         assert exported.result.count(b"\n") == 50_000
         assert len(found.result) == 10_000
+
+
+async def test_09_schedules() -> None:
+    schedules = example("09")
+    async with memory_node(Registry(schedules.report)) as node, Client(node.url) as client:
+        for _ in range(2):
+            made = await asyncio.to_thread(schedules.set_up, node.url)
+        assert (made.name, made.overlap, {at.hour for at in made.next} <= {1, 2}) == ("nightly", "skip", True)
+        ran = await client.run_schedule("nightly")
+        result = await client.handle(ran.id).result(10)
+        assert result == f"full report of nightly for {datetime.now(UTC):%Y-%m-%d}"
 
 
 class FakeSession:
