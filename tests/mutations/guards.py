@@ -149,4 +149,21 @@ GUARDS: Final = (
         texts=(("     WHERE a.version = i.version\n", "     WHERE i.version IS NOT NULL\n"),),
         test="tests/contract/test_store_keyed.py::test_a_turn_from_an_older_state_commits_nothing",
     ),
+    Guard(
+        name="revision of a fire: only the first moves the schedule on",
+        path=f"{_SQL}/schedules.sql",
+        texts=(
+            (
+                "open = $10, revision = revision + 1\n WHERE tenant = $1 AND name = $2 AND revision = $3",
+                "open = $10, revision = revision + 1\n WHERE tenant = $1 AND name = $2 AND $3 > 0",
+            ),
+        ),
+        test="tests/contract/test_store_schedules.py::test_many_at_once_fire_once",
+    ),
+    Guard(
+        name="a fire and its tasks in one transaction",
+        path="runtime/adapters/postgres/schedules.py",
+        texts=(("as session, session.transaction():", "as session:"),),
+        test="tests/faults/test_schedules.py::test_all_nodes_are_killed_in_the_midst_of_a_fire",
+    ),
 )
