@@ -14,6 +14,12 @@ LIMIT = 4
 BAND = 7
 
 
+@pytest.fixture(autouse=True)
+def _two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the numbers below go by."""
+    monkeypatch.setattr(door, "PATIENCE_S", 2.0)
+
+
 class Node:
     """A capacity whose bodies end at a known rate."""
 
