@@ -183,8 +183,9 @@ def run_now(name: str, *, as_json: bool) -> None:
 
 @schedule.command("delete", short_help="Delete it.")
 @NAME
+@JSON
 @reaches_node
-def delete(name: str) -> None:
+def delete(name: str, *, as_json: bool) -> None:
     """Delete the schedule NAME. The tasks that it made stay."""
     from node.cli import render  # noqa: PLC0415 - not needed for --help
 
@@ -192,7 +193,10 @@ def delete(name: str) -> None:
         await client.delete_schedule(name)
 
     with_client(remove)
-    render.note(f"{name} is deleted")
+    if as_json:
+        render.print_json({"name": name, "deleted": True})
+    else:
+        render.note(f"{name} is deleted")
 
 
 def _tell(found: ScheduleInfo, *, as_json: bool) -> None:
