@@ -1,4 +1,4 @@
-"""Four hundred clusters in which everything goes wrong that may. A failing seed is named with its last events; replay
+"""Five hundred clusters in which everything goes wrong that may. A failing seed is named with its last events; replay
 it with `python -m tests.simulation.replay SEED`, and put it into REGRESSIONS.
 """
 
@@ -18,7 +18,7 @@ from tests.simulation.sim_world import simulate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SEEDS: Final = 400
+SEEDS: Final = 500
 _CHUNK: Final = 10
 REGRESSIONS: Final[tuple[int, ...]] = ()
 # What has to happen in the first worlds; else all others would say nothing.
