@@ -8,7 +8,6 @@ less than was asked for, any settlement may be refused, any answer may be lost: 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, assert_never
@@ -23,6 +22,7 @@ from actors.executor.bodies import (
     move_when_stopped,
 )
 from actors.executor.claiming import Claiming
+from actors.executor.draining import Draining
 from actors.executor.housekeeping import Housekeeping
 from actors.executor.messages import (
     AnswerLost,
@@ -45,6 +45,7 @@ from actors.executor.messages import (
 )
 from actors.executor.offers import Offers
 from actors.executor.pool import Pool
+from actors.executor.reminders import Reminders
 from actors.executor.reporting import Reporter
 from actors.executor.settling import Settled, Settler
 from actors.executor.storing import Storing, is_large
@@ -55,7 +56,7 @@ from actors.router.messages import Route, TasksEnded
 from actors.router.offering import Ready, ready
 from actors.world import World
 from runtime.core import decisions
-from runtime.core.task import Claim, Finish, Reason, Requeue, Take, Verdict
+from runtime.core.task import Claim, Reason, Requeue, Take, Verdict
 from runtime.errors import Unavailable
 from runtime.kernel.actor import ActorContext, Behavior, Reply
 
@@ -65,7 +66,6 @@ _TICK_S: Final = 0.1
 _SECOND_S: Final = 1.0
 _LAST_COMMITS_S: Final = 4.0  # less than an actor's shutdown_s
 _RUNNING_LISTED_MAX: Final = 100
-_DUE_KEPT_MAX: Final = 10_000  # local reminders of due times; what does not fit is found by the sweep
 
 
 class Executor(Behavior[Message]):
@@ -86,10 +86,10 @@ class Executor(Behavior[Message]):
         self._keyed = Keyed(
             world, self._attempts, self._runs, self._start_message, self._on_settled, self._settler.put
         )
-        self._due: list[tuple[float, int]] = []  # (when, band), a heap
+        self._reminders = Reminders()
         self._pulling = False
         self._sweep_next = False
-        self._draining: _Draining | None = None
+        self._draining: Draining | None = None
 
     def _pool(self, size: int) -> Pool:
         return Pool(size, self._attempts.run, self._on_ended, self._on_abandoned, self._world.clock.now_s)
@@ -236,8 +236,7 @@ class Executor(Behavior[Message]):
     def _on_due_later(self, items: Iterable[tuple[int, float]]) -> None:
         now_s = self._world.clock.now_s()
         for band, in_s in items:
-            if len(self._due) < _DUE_KEPT_MAX:
-                heapq.heappush(self._due, (now_s + in_s, band))
+            self._reminders.add(now_s + in_s, band)
 
     # -- starting -----------------------------------------------------------------------------------
 
@@ -368,7 +367,7 @@ class Executor(Behavior[Message]):
         self._world.capacity.close("drain")
         until_s = self._world.clock.now_s() + within_s
         if self._draining is None:
-            self._draining = _Draining(until_s)
+            self._draining = Draining(until_s)
         self._draining.join(reply, until_s)
         self._keyed.halt()
         for pool in self._pools.values():
@@ -400,8 +399,8 @@ class Executor(Behavior[Message]):
             pool.check_deadlines()
             if fenced:
                 self._stop_keyed(pool)
-        while self._due and self._due[0][0] <= now_s:
-            self._on_waits((heapq.heappop(self._due)[1],))
+        if bands := self._reminders.due(now_s):
+            self._on_waits(bands)
         idle = not self._pulling and self._draining is None
         if idle and (take := self._suspects.next_take(now_s)) is not None:
             self._send_pull([take], alone=True)
@@ -435,27 +434,3 @@ class Executor(Behavior[Message]):
             Running(run.claim.id, run.handler.name, run.claim.attempt, now_s - run.started_s)
             for run in runs[:_RUNNING_LISTED_MAX]
         )
-
-
-class _Draining:
-    def __init__(self, until_s: float) -> None:
-        self.until_s = until_s
-        self._replies: list[Reply[Drained]] = []
-        self._finished = 0
-        self._released = 0
-
-    def join(self, reply: Reply[Drained], until_s: float) -> None:
-        """One more wants it, and perhaps sooner."""
-        self._replies.append(reply)
-        self.until_s = min(self.until_s, until_s)
-
-    def count(self, move: Move) -> None:
-        if isinstance(move, Finish):
-            self._finished += 1
-        else:
-            self._released += 1
-
-    def finish(self) -> None:
-        for reply in self._replies:
-            reply.send(Drained(self._finished, self._released))
-        self._replies.clear()
