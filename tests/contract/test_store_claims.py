@@ -40,7 +40,7 @@ async def suspect(world: World, band: Band, incarnation: int) -> UUID:
 async def test_a_claim_carries_all_that_is_needed_to_run(
     store: Store, world: World, me: int, way: str
 ) -> None:
-    band = await world.band(keyed=True)
+    band = await world.band()
     task = new_task(
         band,
         key="k",
@@ -48,8 +48,6 @@ async def test_a_claim_carries_all_that_is_needed_to_run(
         payload_codec=Codec.BYTES,
         max_attempts=7,
         timeout_s=1.5,
-        actor_type="account",
-        actor_key="42",
         metadata=b'{"a": [1, "x"]}',
         trace_context="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         created_by="alice",
@@ -68,7 +66,7 @@ async def test_a_claim_carries_all_that_is_needed_to_run(
     )
     assert (claim.failures, claim.crashes, claim.max_attempts, claim.timeout_s) == (0, 0, 7, 1.5)
     assert (claim.payload, claim.payload_codec) == (b"\x00\xff", Codec.BYTES)
-    assert (claim.idempotency_key, claim.actor_key, claim.created_by) == ("k", "42", "alice")
+    assert (claim.idempotency_key, claim.actor_key, claim.created_by) == ("k", None, "alice")
     assert claim.trace_context == task.trace_context
     assert claim.metadata is not None
     assert orjson.loads(claim.metadata) == {"a": [1, "x"]}

@@ -15,6 +15,7 @@ import asyncpg
 
 from runtime.adapters.memory import MemoryStore
 from runtime.adapters.postgres import PostgresStore
+from runtime.core.keyed import Ask, actor_id
 from runtime.core.task import Band, Claim, Finish, Lane, NewTask, Requeue, Stored, Take, TaskView, Verdict
 from tests.support.factories import LONG_S, band_key, new_task, settlement, succeeded
 
@@ -99,9 +100,18 @@ class World(ABC):
 
     async def start(self, band: Band, incarnation: int, **fields: Any) -> Claim:
         """A new task that runs, as its only claim."""
-        task = await self.submit(band, **fields)
-        [claim] = await self.store.claim([(task.id, 1)], incarnation)
+        [claim] = await self.start_all(band, incarnation, 1, **fields)
         return claim
+
+    async def start_all(self, band: Band, incarnation: int, count: int, **fields: Any) -> list[Claim]:
+        """As many new tasks that run. With an actor key they are one turn: nothing of the key may wait before them."""
+        tasks = [await self.submit(band, **fields) for _ in range(count)]
+        one = tasks[0]
+        if one.actor_type is None or one.actor_key is None:
+            return await self.store.claim([(task.id, 1) for task in tasks], incarnation)
+        actor = actor_id(one.tenant, one.actor_type, one.actor_key)
+        [turn] = await self.store.begin_turns([Ask(actor=actor, limit=count)], [band.id], incarnation)
+        return list(turn.claims)
 
     async def settle(self, claim: Claim, incarnation: int, move: Finish | Requeue) -> Verdict:
         [verdict] = await self.store.settle([settlement(claim, incarnation, move)])
