@@ -368,11 +368,21 @@ class _LoopThread:
         if loop is None or thread is None or self._pid != os.getpid():
             return
         with suppress(TimeoutError, CancelledError):
-            asyncio.run_coroutine_threadsafe(last(), loop).result(CLOSE_TIMEOUT_S)
+            asyncio.run_coroutine_threadsafe(_end(last), loop).result(CLOSE_TIMEOUT_S)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(CLOSE_TIMEOUT_S)
         if not thread.is_alive():
             loop.close()
+
+
+async def _end(last: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """What was interrupted may not have heard of it yet: nothing is left when the loop stops."""
+    await last()
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    await asyncio.sleep(0)  # connections close in the loop's next turn
 
 
 def _shut(thread: _LoopThread, client: Client) -> None:

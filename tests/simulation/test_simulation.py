@@ -16,7 +16,7 @@ from runtime.core.task import AttemptKind
 from tests.simulation.sim_world import simulate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 SEEDS: Final = 500
 _CHUNK: Final = 10
@@ -40,15 +40,12 @@ def quiet() -> Iterator[None]:
     logging.getLogger("actors").setLevel(level)
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, _CHUNK))
-def test_whatever_goes_wrong_nothing_is_lost_and_nothing_counts_twice(first: int) -> None:
-    for seed in range(first, first + _CHUNK):
+@pytest.mark.parametrize(
+    "seeds", [*(range(first, first + _CHUNK) for first in range(0, SEEDS, _CHUNK)), REGRESSIONS], ids=str
+)
+def test_whatever_goes_wrong_nothing_is_lost_and_nothing_counts_twice(seeds: Sequence[int]) -> None:
+    for seed in seeds:
         simulate(seed)
-
-
-@pytest.mark.parametrize("seed", REGRESSIONS)
-def test_what_went_wrong_once(seed: int) -> None:
-    simulate(seed)
 
 
 def test_these_worlds_are_bad_enough() -> None:
