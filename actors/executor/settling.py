@@ -94,15 +94,18 @@ class Settler:
         return [Verdict.REFUSED]
 
     def _done(self, batch: Sequence[tuple[tuple[Run, Move], Verdict | Exception]]) -> None:
-        settled = []
+        settled: list[Settled] = []
+        failed: list[Exception] = []
         for (run, move), verdict in batch:
             self._unsettled -= 1
             if isinstance(verdict, Exception):
-                log.error("settling %s failed", run.claim.id, exc_info=verdict)
+                failed.append(verdict)
             elif verdict is Verdict.REFUSED and isinstance(move, Finish) and move.status is Status.SUCCEEDED:
                 self.put(run, _refused(move))
             else:
                 settled.append(Settled(run, move, verdict))
+        if failed:  # one line: whoever stops while the record is away has hundreds
+            log.error("%d attempts end without an outcome and run again: %r", len(failed), failed[0])
         self._told(settled)
 
 
