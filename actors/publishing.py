@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from actors.activity import Activity, Gap, TaskEvent
-from runtime.errors import Unavailable
+from actors.insisting import until_taken
 from runtime.kernel.clock import Clock
 from runtime.ports import Broker, Event, Telemetry
 
@@ -69,14 +69,13 @@ class Publishing:
                 yield one
 
     async def _publish(self, events: list[Event]) -> None:
-        delay_s = _REPEAT_FIRST_S
-        while True:
-            try:
-                return await self._broker.publish(events)
-            except Unavailable as away:
-                log.debug("%d events wait for the broker: %s", len(events), away)
-            await self._clock.sleep(delay_s)
-            delay_s = min(_REPEAT_MAX_S, delay_s * 2)
+        await until_taken(
+            lambda: self._broker.publish(events),
+            self._clock,
+            lambda away: log.debug("%d events wait for the broker: %s", len(events), away),
+            first_s=_REPEAT_FIRST_S,
+            max_s=_REPEAT_MAX_S,
+        )
 
     def _event(self, event: TaskEvent) -> Event:
         body: dict[str, object] = {

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from actors.executor.bodies import Move, Run
+from actors.insisting import Committing
 from runtime.core.task import ErrorInfo, Finish, Settlement, Status, Verdict
-from runtime.errors import Unavailable
 from runtime.kernel.batcher import Batcher
 from runtime.kernel.clock import Clock
 from runtime.ports import TaskStore
@@ -23,9 +23,6 @@ log = logging.getLogger(__name__)
 _BATCH_MAX: Final = 500
 _FLUSHERS: Final = 2
 _WAITING_MAX: Final = 1_000_000  # never reached: claims bound it
-_REPEAT_FIRST_S: Final = 0.1
-_REPEAT_MAX_S: Final = 2.0
-_TRIES_ALONE: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +37,8 @@ class Settler:
         self, store: TaskStore, incarnation: int, clock: Clock, told: Callable[[Sequence[Settled]], None]
     ) -> None:
         self._store = store
+        self._committing = Committing(self._commit, clock, "outcomes", lambda one: one.id)
         self._incarnation = incarnation
-        self._clock = clock
         self._told = told
         self._unsettled = 0
         self._batcher: Batcher[tuple[Run, Move], Verdict] = Batcher(
@@ -67,31 +64,10 @@ class Settler:
 
     async def _flush(self, items: list[tuple[Run, Move]]) -> Sequence[Verdict]:
         settlements = [Settlement(r.claim.id, r.claim.attempt, self._incarnation, move) for r, move in items]
-        try:
-            return await self._settle(settlements)
-        except Exception:
-            log.exception("settling %d attempts failed in a way that nobody has foreseen", len(items))
-        return [verdict for each in settlements for verdict in await self._settle_alone(each)]
+        return await self._committing.all(settlements)
 
-    async def _settle(self, settlements: Sequence[Settlement]) -> Sequence[Verdict]:
-        delay_s = _REPEAT_FIRST_S
-        while True:
-            try:
-                return await self._store.settle(settlements)
-            except Unavailable as away:
-                log.warning("%d outcomes wait for the record: %s", len(settlements), away)
-            await self._clock.sleep(delay_s)
-            delay_s = min(_REPEAT_MAX_S, delay_s * 2)
-
-    async def _settle_alone(self, settlement: Settlement) -> Sequence[Verdict]:
-        """One that nothing is known of but that settling it fails; its neighbours must not wait for it for ever."""
-        for _ in range(_TRIES_ALONE):
-            try:
-                return await self._settle([settlement])
-            except Exception:
-                log.exception("settling %s alone failed", settlement.id)
-            await self._clock.sleep(_REPEAT_MAX_S)
-        return [Verdict.REFUSED]
+    async def _commit(self, settlements: Sequence[Settlement]) -> Sequence[Verdict]:
+        return await self._store.settle(settlements)
 
     def _done(self, batch: Sequence[tuple[tuple[Run, Move], Verdict | Exception]]) -> None:
         settled: list[Settled] = []

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from actors.insisting import Committing
 from actors.keyed.turn import ActiveTurn
 from runtime.core.keyed import TurnEnd
 from runtime.core.task import Verdict
-from runtime.errors import Unavailable
 from runtime.kernel.batcher import Batcher
 from runtime.kernel.clock import Clock
 from runtime.ports import KeyedStore
@@ -19,9 +19,6 @@ log = logging.getLogger(__name__)
 _MESSAGES_MAX: Final = 500
 _FLUSHERS: Final = 2
 _WAITING_MAX: Final = 1_000_000  # never reached: begun turns bound it
-_REPEAT_FIRST_S: Final = 0.1
-_REPEAT_MAX_S: Final = 2.0
-_TRIES_ALONE: Final = 3
 
 Ended = tuple[ActiveTurn, Verdict]
 
@@ -33,6 +30,7 @@ class Ending:
         self, store: KeyedStore, incarnation: int, clock: Clock, told: Callable[[Sequence[Ended]], None]
     ) -> None:
         self._store = store
+        self._committing = Committing(self._commit, clock, "turns", lambda one: f"the turn of {one.actor}")
         self._incarnation = incarnation
         self._clock = clock
         self._told = told
@@ -54,31 +52,10 @@ class Ending:
 
     async def _flush(self, turns: list[ActiveTurn]) -> Sequence[Verdict]:
         now_s = self._clock.now_s()
-        ends = [turn.end(self._incarnation, now_s) for turn in turns]
-        try:
-            return await self._end(ends)
-        except Exception:
-            log.exception("ending %d turns failed in a way that nobody has foreseen", len(ends))
-        return [verdict for end in ends for verdict in await self._end_alone(end)]
+        return await self._committing.all([turn.end(self._incarnation, now_s) for turn in turns])
 
-    async def _end(self, ends: Sequence[TurnEnd]) -> Sequence[Verdict]:
-        delay_s = _REPEAT_FIRST_S
-        while True:
-            try:
-                return await self._store.end_turns(ends)
-            except Unavailable as away:
-                log.warning("%d turns wait for the record: %s", len(ends), away)
-            await self._clock.sleep(delay_s)
-            delay_s = min(_REPEAT_MAX_S, delay_s * 2)
-
-    async def _end_alone(self, end: TurnEnd) -> Sequence[Verdict]:
-        for _ in range(_TRIES_ALONE):
-            try:
-                return await self._end([end])
-            except Exception:
-                log.exception("ending the turn of %s alone failed", end.actor)
-            await self._clock.sleep(_REPEAT_MAX_S)
-        return [Verdict.REFUSED]
+    async def _commit(self, ends: Sequence[TurnEnd]) -> Sequence[Verdict]:
+        return await self._store.end_turns(ends)
 
     def _done(self, batch: Sequence[tuple[ActiveTurn, Verdict | Exception]]) -> None:
         told: list[Ended] = []
