@@ -27,7 +27,7 @@ from actors.authoring.limits import (
     tags_fault,
     timeout_fault,
 )
-from actors.authoring.options import LANES
+from actors.authoring.options import LANES, HandlerOptions
 from actors.authoring.registry import HandlerDef, Registry
 from actors.authoring.task import Task
 from actors.bands import Bands
@@ -82,10 +82,18 @@ _Combination = tuple[
 ]  # the fields of a BandKey; hashes in a tenth of its time
 
 
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """A handler that nobody is known to have. A dotted name is most likely a method of an actor."""
+
+    actor_type: str | None
+    options: HandlerOptions = HandlerOptions()
+
+
 @dataclass(slots=True)
 class _Checked:
     spec: TaskSpec
-    handler: HandlerDef | ForeignHandler
+    handler: HandlerDef | ForeignHandler | _Missing
     key: _Combination
     payload: bytes
     metadata: bytes | None
@@ -125,7 +133,24 @@ class Intake:
         Raises InvalidInput with the errors of all of them (pointers '#/payload/x', and '#/3/payload/x' when there
         are several); Unavailable when a new band could not be interned, or the catalog not be read.
         """
-        checked = await self._checked(specs)
+        return await self._prepared(await self._checked(specs), birth)
+
+    async def prepare_unchecked(self, specs: Sequence[TaskSpec]) -> list[Prepared]:
+        """Make them ready whether or not anybody takes them now: a schedule was checked when it was made, and what
+        does not bind any more waits as any task does whose handler is missing. Raises Unavailable."""
+        return await self._prepared([self._unchecked(spec) for spec in specs], None)
+
+    def _unchecked(self, spec: TaskSpec) -> _Checked:
+        handler: HandlerDef | ForeignHandler | _Missing | None = self._registry.get(spec.handler)
+        if handler is None:
+            with contextlib.suppress(InvalidInput):  # it cannot be read here
+                handler = self._foreign(spec.handler)
+        if handler is None:
+            handler = _Missing(spec.handler.rpartition(".")[0] or None)
+        metadata = orjson.dumps(spec.metadata) if spec.metadata else None
+        return _Checked(spec, handler, _combination(spec, handler), orjson.dumps(spec.payload), metadata, {})
+
+    async def _prepared(self, checked: Sequence[_Checked], birth: Birth | None) -> list[Prepared]:
         unknown = {one.key for one in checked} - self._known.keys()
         if unknown:
             keys = [
@@ -135,7 +160,7 @@ class Intake:
             for combination, key in zip(unknown, keys, strict=True):
                 if (band := self._bands.id_of(key)) is not None:
                     self._known[combination] = band
-        ids = self._ids.take(self._now_ms(), os.urandom(ENTROPY_BYTES * len(specs)))
+        ids = self._ids.take(self._now_ms(), os.urandom(ENTROPY_BYTES * len(checked)))
         return [self._make(one, task_id, birth) for one, task_id in zip(checked, ids, strict=True)]
 
     async def _checked(self, specs: Sequence[TaskSpec]) -> list[_Checked]:
@@ -241,7 +266,7 @@ def _some(names: Iterable[str], limit: int = 10) -> str:
     return ", ".join(listed[:limit]) + (", …" if len(listed) > limit else "") if listed else "none"
 
 
-def _combination(spec: TaskSpec, handler: HandlerDef | ForeignHandler) -> _Combination:
+def _combination(spec: TaskSpec, handler: HandlerDef | ForeignHandler | _Missing) -> _Combination:
     lane = handler.options.priority if spec.priority is None else spec.priority
     requires = tuple(sorted(set(spec.requires))) if spec.requires else ()
     return spec.handler, lane.value, spec.tenant, requires, spec.actor_key is not None

@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Final
 
 from actors import scheduling
-from actors.executor.messages import Waits
+from actors.router.messages import Route
+from actors.router.offering import ready
 from actors.world import World
 from runtime.core.schedule import Schedule
 from runtime.errors import InvalidInput, Unavailable
@@ -31,11 +32,11 @@ class LookUp:
 
 
 class Scheduler(Behavior[LookUp]):
-    """`hint` is told which bands have something new that waits."""
+    """`tell_router` gets what has been made: its owner is told, as of any task."""
 
-    def __init__(self, world: World, hint: Callable[[Waits], object]) -> None:
+    def __init__(self, world: World, tell_router: Callable[[Route], object]) -> None:
         self._world = world
-        self._hint = hint
+        self._tell_router = tell_router
         self._busy = False
 
     async def started(self, ctx: ActorContext[LookUp]) -> None:
@@ -85,5 +86,5 @@ class Scheduler(Behavior[LookUp]):
             log.info("schedule %s: %d fire times were missed, %d skipped for overlap",
                      name, fired.plan.missed, fired.plan.skipped)  # fmt: skip
         if fired.tasks:
-            self._hint(Waits(frozenset(task.band for task in fired.tasks)))
+            self._tell_router(Route(tuple(map(ready, fired.tasks))))
         return True

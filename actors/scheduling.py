@@ -6,7 +6,6 @@ Law: the record decides. A fire is stored under the revision that was read; whoe
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
@@ -18,13 +17,12 @@ from zoneinfo import ZoneInfo
 
 import orjson
 
-from actors.authoring.options import LANES, HandlerOptions
+from actors.authoring.options import LANES
 from actors.intake import TaskSpec, request_digest
 from actors.world import World
-from runtime.core.ids import ENTROPY_BYTES, IdSequence
+from runtime.core.ids import IdSequence
 from runtime.core.schedule import Firing, Overlap, Plan, Rule, Schedule, ScheduleSpec, fire_key, plan, rule_of
-from runtime.core.slots import routing_key, slot_of
-from runtime.core.task import BandKey, Lane, NewTask, State
+from runtime.core.task import NewTask, State
 from runtime.errors import InvalidInput, TaskNotFound, Unavailable
 
 _TRIES: Final = 20  # somebody else would have changed it each time
@@ -118,37 +116,10 @@ async def tasks_for(world: World, specs: Sequence[TaskSpec]) -> tuple[NewTask, .
     if not specs:
         return ()
     try:
-        return tuple(prepared.task for prepared in await world.intake.prepare(specs))
+        prepared = await world.intake.prepare(specs)
     except InvalidInput:
-        return tuple([await _unchecked(world, spec) for spec in specs])
-
-
-async def _unchecked(world: World, spec: TaskSpec) -> NewTask:
-    defaults, known = HandlerOptions(), world.registry.get(spec.handler)
-    lane = spec.priority if spec.priority is not None else Lane.MEDIUM
-    keyed = spec.actor_key is not None
-    key = BandKey(spec.handler, lane, spec.tenant, tuple(sorted(set(spec.requires))), keyed)
-    await world.bands.intern([key])
-    band = world.bands.id_of(key)
-    assert band is not None, "interned"
-    actor_type = known.actor_type if known is not None else spec.handler.rpartition(".")[0]
-    [task_id] = _IDS.take(int(world.clock.wall().timestamp() * 1000), os.urandom(ENTROPY_BYTES))
-    return NewTask(
-        id=task_id,
-        band=band,
-        slot=slot_of(routing_key(task_id, spec.idempotency_key, spec.actor_key)),
-        payload=orjson.dumps(spec.payload),
-        max_attempts=spec.max_attempts or defaults.max_attempts,
-        timeout_s=spec.timeout_s or defaults.timeout_s,
-        tenant=spec.tenant,
-        idempotency_key=spec.idempotency_key,
-        digest=spec.digest,
-        actor_type=(actor_type or spec.handler) if keyed else None,
-        actor_key=spec.actor_key,
-        prefers=spec.prefers,
-        metadata=orjson.dumps(spec.metadata),
-        created_by=spec.created_by,
-    )
+        prepared = await world.intake.prepare_unchecked(specs)
+    return tuple(one.task for one in prepared)
 
 
 # -- fires -------------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from actors.authoring.registry import Kind, Registry
 from actors.cluster import Cluster
 from actors.executor.messages import CancelRun, ListRunning, Refresh, Waits
 from actors.intake import TaskSpec
-from actors.router.messages import AwaitEnd
+from actors.router.messages import AwaitEnd, Route
+from actors.router.offering import ready
 from actors.router.submitting import submit
 from actors.supervisor.messages import Actors
 from actors.world import World
@@ -117,7 +118,7 @@ class NodeService:
         made = await scheduling.run_now(self._world, tenant, name)
         if made is None:
             return None
-        self._actors.executor.tell(Waits(frozenset({made.band})))
+        self._actors.router.tell(Route((ready(made),)))
         return made.id
 
     async def set_schedule_paused(self, tenant: str, name: str, *, paused: bool) -> bool:

@@ -62,7 +62,7 @@ class Supervisor(Behavior[Message]):
             ChildSpec(name="janitor", make=lambda: Janitor(world, self._hint, self._counted))
         )
         _firing: Ref[LookUp] = await ctx.spawn(
-            ChildSpec(name="scheduler", make=lambda: Scheduler(world, self._hint))
+            ChildSpec(name="scheduler", make=lambda: Scheduler(world, self._tell_router))
         )
         self._detach = ctx.detach
         if world.broker is not None:

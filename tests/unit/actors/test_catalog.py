@@ -97,6 +97,19 @@ async def test_what_the_caller_says_wins_over_what_was_published(scene: Scene) -
     assert band.lane is Lane.LOW
 
 
+async def test_what_was_checked_once_is_prepared_though_nobody_takes_it_any_more(scene: Scene) -> None:
+    await scene.refused(to_there(gone=1), TaskSpec(handler="ledger.add", actor_key="k"))  # reads the catalog
+    theirs, nobodys = await scene.intake.prepare_unchecked(
+        [to_there(gone=1), TaskSpec(handler="ledger.add", actor_key="k", payload={"n": 2})]
+    )
+    assert theirs.task.payload == b'{"gone":1}'
+    assert (theirs.task.timeout_s, theirs.task.max_attempts) == (7.0, 9), "as whoever has the handler says"
+    assert (nobodys.task.actor_type, nobodys.task.actor_key, nobodys.task.max_attempts) == ("ledger", "k", 3)
+    bands = {band.id: band for band in await scene.store.bands()}
+    assert bands[theirs.task.band].lane is Lane.HIGH
+    assert (bands[nobodys.task.band].handler, bands[nobodys.task.band].keyed) == ("ledger.add", True)
+
+
 async def test_during_a_deploy_what_the_published_version_takes_is_accepted_for_it(scene: Scene) -> None:
     @handler("here", timeout_s=7)
     async def newer(ctx: Context, a: int, b: str) -> int:
