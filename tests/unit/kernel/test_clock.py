@@ -77,8 +77,13 @@ async def test_a_cancelled_manual_sleep_forgets_its_timer() -> None:
     assert sleeper.cancelled()
 
 
-async def test_advancing_lets_everybody_run_between_two_timers() -> None:
+@pytest.mark.parametrize("tells", [True, False], ids=["asyncio", "a loop that does not tell what is ready"])
+async def test_advancing_lets_everybody_run_between_two_timers(
+    tells: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A task that sleeps a hundred times sees every one of its moments, with tasks between."""
+    if not tells:
+        monkeypatch.setattr(clock_module, "_is_idle", lambda _: False)
     clock = ManualClock()
     moments: list[float] = []
 
@@ -92,6 +97,25 @@ async def test_advancing_lets_everybody_run_between_two_timers() -> None:
     await clock.advance(50)
     await walker
     assert moments == [(number + 1) / 2 for number in range(100)]
+
+
+async def test_a_loop_with_nothing_to_run_is_settled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So what a settling costs does not grow with the tasks that there are, or were, of other loops too."""
+    looked: list[int] = []
+    monkeypatch.setattr(asyncio, "all_tasks", lambda: looked.append(1))
+    await ManualClock().advance(1000)
+    assert len(looked) == 1
+
+
+async def test_who_never_waits_is_not_waited_for() -> None:
+    async def spin() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    spinner = asyncio.create_task(spin())
+    await ManualClock().advance(1)
+    assert not spinner.done()
+    spinner.cancel()
 
 
 @pytest.mark.parametrize("seconds", [-1, float("inf"), float("nan")])
