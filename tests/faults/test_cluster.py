@@ -32,7 +32,7 @@ BACK_S: Final = 20.0
 REFUSED_S: Final = 2.8  # 2 s, and some for two busy cores
 WORK: Final = 15  # tasks accepted that show that work goes on
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ TAIL: Final = 20  # tasks that one version only can bind, due at the same moment
 TAIL_S: Final = 3.0
 BUSY_S: Final = 3.0  # what two cores may take longer that several test runs share
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 def replaced(rig: Rig, callers: Callers, old: Node) -> Node:

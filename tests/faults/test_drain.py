@@ -15,7 +15,7 @@ RELEASED: Final = 3  # attempt.kind
 DRAIN_S: Final = 2.0
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 def test_drain_finishes_what_ends_in_time_and_hands_back_the_rest(rig: Rig) -> None:
     node = rig.node(CONCURRENCY="6", THREADS="1", DRAIN_S=f"{DRAIN_S:g}")
     rig.stage.hold("ends", "goes-on", "stuck-thread")
@@ -55,7 +55,7 @@ def test_drain_finishes_what_ends_in_time_and_hands_back_the_rest(rig: Rig) -> N
         assert (outcome["status"], outcome["failures"], outcome["crashes"]) == (0, 0, 0)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_a_second_signal_ends_at_once(rig: Rig) -> None:
     node = rig.node(DRAIN_S="60")
     rig.stage.hold("endless")

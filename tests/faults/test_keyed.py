@@ -47,7 +47,7 @@ def send_in_order(nodes: tuple[Node, Node], key: str) -> None:
             turn += 1
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 def test_a_state_is_the_fold_of_its_messages_whatever_is_killed(rig: Rig) -> None:
     nodes = two_nodes(rig)
     with ThreadPoolExecutor(len(KEYS)) as pool:
@@ -67,7 +67,7 @@ def test_a_state_is_the_fold_of_its_messages_whatever_is_killed(rig: Rig) -> Non
     assert [line for line in found if not line.startswith("nothing is on record that nobody asked")] == []
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 def test_a_zombie_owner_commits_no_state(rig: Rig) -> None:
     """The other node has the key, and the same message in hand, when the owner wakes and returns."""
     nodes = two_nodes(rig)
@@ -92,7 +92,7 @@ def test_a_zombie_owner_commits_no_state(rig: Rig) -> None:
     rig.check()
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 def test_a_body_stops_before_its_key_is_taken_over(rig: Rig) -> None:
     """The owner is cut off from PostgreSQL and lives: its lease runs out while its body waits."""
     one = rig.node("one", HANDLERS=ACTORS, wired=True)

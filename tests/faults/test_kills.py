@@ -27,7 +27,7 @@ def posting(node: Node, key: str) -> Iterator[Future[Answer]]:
         yield pool.submit(node.post, "act", key=key, name=key, _priority=URGENT)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_node_is_killed_in_every_phase_and_comes_back(rig: Rig) -> None:
     node = rig.node()
     before = kill_before_commits(rig, node)
@@ -107,7 +107,7 @@ def expect_prompt(rig: Rig, node: Node, ids: list[str]) -> None:
     assert 0 < max(late) <= RECOVERY_S, f"work went on {late} s after the restart"
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_kills_at_any_time_under_load(rig: Rig) -> None:
     seed = random.SystemRandom().randrange(1 << 32)
     chance = random.Random(seed)

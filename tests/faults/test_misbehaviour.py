@@ -50,7 +50,7 @@ def node(shared: Rig) -> Iterator[Node]:
     shared.check()
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_a_body_that_blocks_the_loop_is_named(node: Node) -> None:
     task_id = node.accepted("blocks_the_loop", seconds=1)
     named = node.process.wait_line(
@@ -61,7 +61,7 @@ def test_a_body_that_blocks_the_loop_is_named(node: Node) -> None:
     assert named
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_a_process_that_does_not_end_is_killed_at_its_deadline(node: Node) -> None:
     began_s = time.monotonic()
     task_id = node.accepted("spins")
@@ -74,7 +74,7 @@ def test_a_process_that_does_not_end_is_killed_at_its_deadline(node: Node) -> No
     assert node.view(node.accepted("act_in_process", name="next"), wait_s=10)["state"] == "succeeded"
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("handler", ["huge", "huge_in_process"])
 def test_a_result_of_100_megabytes_fails_its_task_alone(node: Node, handler: str) -> None:
     view = node.view(node.accepted(handler, megabytes=MEGABYTES), wait_s=30)
@@ -83,7 +83,7 @@ def test_a_result_of_100_megabytes_fails_its_task_alone(node: Node, handler: str
     assert re.search(r"at most \d+ fit", view["error"]["message"])
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_a_commit_that_comes_late_is_refused_and_counted(shared: Rig, node: Node) -> None:
     """Somebody else has taken the task over; this node does not know it."""
     shared.stage.hold("late")
@@ -105,7 +105,7 @@ def test_a_commit_that_comes_late_is_refused_and_counted(shared: Rig, node: Node
     assert (view["state"], view["attempt"]) == ("succeeded", 3)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_what_is_accepted_under_a_lapsed_lease_runs_once(shared: Rig, node: Node) -> None:
     """It is stored as waiting, so nobody may run it before it is claimed; or its first attempt would run twice."""
     shared.stage.hold("lapsed")
@@ -118,7 +118,7 @@ def test_what_is_accepted_under_a_lapsed_lease_runs_once(shared: Rig, node: Node
     assert len(shared.stage.seen("lapsed")) == 1
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_what_was_born_without_an_answer_is_found_soon(shared: Rig, node: Node) -> None:
     """PostgreSQL has committed it as running here, and this node was never told: two looks find it, 3 s apart."""
     node.view(node.accepted("act", name="first", _priority="low"), wait_s=10)  # the band exists
@@ -166,7 +166,7 @@ def send_raw(port: int, data: bytes) -> bytes:
     return answer
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_garbage_instead_of_http(node: Node) -> None:
     for name, data in GARBAGE.items():
         answer = send_raw(node.port, data)
@@ -178,7 +178,7 @@ def test_garbage_instead_of_http(node: Node) -> None:
     assert "Traceback" not in node.process.output
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_full_means_503_and_when_to_come_back(shared: Rig, node: Node) -> None:
     """PostgreSQL takes nothing for a moment, and more comes than may wait for it."""
     batches = [[{"handler": "quick", "idempotency_key": f"full-{n}"}] * 10_000 for n in range(6)]
@@ -207,7 +207,7 @@ def test_full_means_503_and_when_to_come_back(shared: Rig, node: Node) -> None:
         assert node.post_batch(batch[:2]).status in {200, 202}
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_slow_bodies_fill_the_node_and_nobody_waits_behind_them(node: Node) -> None:
     head = b"POST /v1/tasks/batch HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     with ExitStack() as slow:

@@ -12,7 +12,7 @@ from tests.faults.stage import DIE, EXIT
 MAX_CRASHES: Final = 3
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_poison_task_becomes_a_dead_letter_and_its_neighbours_succeed(rig: Rig) -> None:
     node = rig.node(LEASE_S="1")
     rig.stage.hold("neighbour", "poison")
@@ -42,7 +42,7 @@ def test_a_poison_task_becomes_a_dead_letter_and_its_neighbours_succeed(rig: Rig
         assert rig.outcome(task_id)["status"] == 0
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_a_process_of_a_handler_that_dies_takes_nobody_with_it(rig: Rig) -> None:
     node = rig.node()
     rig.stage.hold("neighbour")

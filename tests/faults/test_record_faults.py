@@ -47,7 +47,7 @@ def expect_first_attempts(rig: Rig, ids: list[str]) -> None:
         assert (outcome["status"], outcome["attempt"], outcome["crashes"]) == (0, 1, 0)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_restarts_under_load(rig: Rig) -> None:
     nodes = rig.two_nodes("a", "b")  # each could declare the other dead
     with Load(*nodes) as load:
@@ -63,7 +63,7 @@ def test_restarts_under_load(rig: Rig) -> None:
     expect_alive(rig, *nodes)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_away_for_longer_than_a_lease(rig: Rig) -> None:
     nodes = rig.two_nodes("a", "b")
     ids = hold_bodies(rig, nodes[0], "through-absence", 5)
@@ -88,7 +88,7 @@ def test_away_for_longer_than_a_lease(rig: Rig) -> None:
     expect_alive(rig, *nodes)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_frozen_under_load(rig: Rig) -> None:
     nodes = rig.two_nodes("a", "b")
     with Load(*nodes) as load:

@@ -23,7 +23,7 @@ HELD: Final = 12
 GONE_S: Final = 15.0  # a node whose work has ended leaves at once; two busy cores are slow
 REQUESTS: Final = (Request("act"), Request("act_in_thread"), Request("act"), Request("act_in_process"))
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def expect_each_once(rig: Rig, node: Node) -> None:
     assert row["count"] == len(found)
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 def test_nodes_are_killed_and_every_second_is_fired_once(rig: Rig) -> None:
     one, other = rig.two_nodes("a", "b")
     put(one)
@@ -67,7 +67,7 @@ def test_nodes_are_killed_and_every_second_is_fired_once(rig: Rig) -> None:
     expect_each_once(rig, one)
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 def test_all_nodes_are_killed_in_the_midst_of_a_fire(rig: Rig) -> None:
     """Before its commit: nothing of it is there. After it: all of it is, and nobody does it again."""
     one, other = rig.two_nodes("a", "b")

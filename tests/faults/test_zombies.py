@@ -14,7 +14,7 @@ EXIT_DEAD: Final = 75
 _MARGIN_S: Final = 0.5
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 def test_a_zombie_commits_nothing_and_ends(rig: Rig) -> None:
     """The second node has the same work in hand when the first one wakes and returns."""
     first, second = rig.two_nodes("first", "second")
