@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +20,7 @@ EVENTS_KEPT: Final = 10_000
 FAILURES_KEPT: Final = 50
 RATE_WINDOW_S: Final = 120
 _LATENCIES_KEPT: Final = 1_000
+_RUN_TIMES_KEPT: Final = 200  # of each handler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +164,63 @@ class Rates:
         return [found.get(second, 0) for second in range(now - RATE_WINDOW_S, now)]
 
     def per_s(self, name: str, over_s: int = 10) -> float:
-        return sum(self.series(name)[-over_s:]) / over_s
+        """Mean of the last whole seconds."""
+        now, total = int(self._now_s()), 0
+        for second, count in reversed(self._names.get(name, ())):
+            if second < now - over_s:
+                break
+            total += count if second < now else 0
+        return total / over_s
+
+
+class HandlerWork:
+    """How attempts of each handler ended on this node, and how long they took. As many as there are handlers."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self._succeeded = Rates(now_s)
+        self._failed = Rates(now_s)
+        self._run_s: dict[str, deque[float]] = {}
+
+    def succeeded(self, handler: str, count: int) -> None:
+        self._succeeded.add(handler, count)
+
+    def failed(self, handler: str) -> None:
+        """An attempt, whether it is tried again or not."""
+        self._failed.add(handler)
+
+    def took(self, handler: str, run_s: Sequence[float]) -> None:
+        """A few samples of how long bodies ran."""
+        self._run_s.setdefault(handler, deque(maxlen=_RUN_TIMES_KEPT)).extend(run_s)
+
+    def per_s(self, handler: str) -> tuple[float, float]:
+        """Attempts that succeeded and that failed, means of the last 10 s."""
+        return self._succeeded.per_s(handler), self._failed.per_s(handler)
+
+    def run_times(self, handler: str) -> tuple[float, float] | None:
+        """p50 and p95 in seconds, of the last samples; None before the first."""
+        samples = self._run_s.get(handler)
+        if not samples:
+            return None
+        ordered = sorted(samples)
+        return ordered[len(ordered) // 2], ordered[len(ordered) * 95 // 100]
+
+
+@dataclass(frozen=True, slots=True)
+class HotKey:
+    """A key of an actor that was among the busiest of late."""
+
+    actor: str
+    key: str
+    per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class NextFire:
+    """A schedule that fires next."""
+
+    tenant: str
+    name: str
+    at: datetime
 
 
 class Activity:
@@ -174,6 +231,10 @@ class Activity:
         self.rates = Rates(now_s)
         self.failures: deque[Failure] = deque(maxlen=FAILURES_KEPT)
         self.census: Census | None = None  # the last one; None before the first
+        self.handlers = HandlerWork(now_s)
+        self.hot_keys: tuple[HotKey, ...] = ()  # the hottest first
+        self.next_fires: tuple[NextFire, ...] = ()  # the earliest first
+        self.load: Mapping[str, object] | None = None  # of this node, about a second old (actors.load)
         self._counted_s = 0.0
         self._latencies_s: deque[float] = deque(maxlen=_LATENCIES_KEPT)
 
@@ -187,6 +248,7 @@ class Activity:
     def failed(
         self, task_id: UUID, handler: str, attempt: int, *, final: bool, error_type: str, message: str
     ) -> None:
+        self.handlers.failed(handler)
         self.failures.append(
             Failure(task_id, handler, attempt, final, error_type, message[:300], self._wall())
         )

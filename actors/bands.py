@@ -21,6 +21,9 @@ class Bands:
     def __getitem__(self, band_id: int) -> Band:
         return self._by_id[abs(band_id)]
 
+    def __len__(self) -> int:
+        return len(self._by_id)
+
     def __iter__(self) -> Iterator[Band]:
         return iter(self._by_id.values())
 

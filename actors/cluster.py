@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from runtime.core.placement import Placement
-from runtime.core.task import Band
+from runtime.core.task import Band, NodeView
 from runtime.core.view import NO_VIEW, Member, View
 
 
@@ -29,6 +29,7 @@ class Cluster:
         self.incarnation = incarnation
         self.placement = Placement(NO_VIEW, {})
         self.peers: dict[int, Peer] = {}
+        self.leases: tuple[NodeView, ...] = ()  # as they were last read
         self._handlers = {incarnation: frozenset(handlers)}
         self.grant: Callable[[], tuple[int, ...]] = tuple  # the credit to tell now; set by the executor
         self.alone = (

@@ -14,6 +14,7 @@ from typing import Final
 from actors.activity import News
 from actors.collecting import Collecting
 from actors.executor.messages import SuspectsWait, Waits
+from actors.load import load_of
 from actors.world import World
 from runtime.core import decisions
 from runtime.core.task import Census, Finish, Orphan, Requeue, Settlement, Verdict
@@ -55,6 +56,7 @@ class Janitor(Behavior[Round]):
 
     async def receive(self, ctx: ActorContext[Round], message: Round) -> None:
         ctx.after(_ROUND_S, message, key="round")
+        self._world.activity.load = load_of(self._world)
         if not self._busy:
             self._busy = True
             ctx.detach(self._clean())

@@ -7,12 +7,13 @@ them fire it. So a node that dies, is slow or is cut off stops nothing, and none
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from actors import scheduling
+from actors.activity import NextFire
 from actors.router.messages import Route
 from actors.router.offering import ready
 from actors.world import World
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 
 _ROUND_S: Final = 1.0
 _BATCH_MAX: Final = 200
+_FORESIGHT_EVERY: Final = 10  # looks; then far ahead, for people who ask what fires next
+_FORESIGHT_S: Final = 86_400.0
+_FORESEEN_MAX: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Scheduler(Behavior[LookUp]):
         self._world = world
         self._tell_router = tell_router
         self._busy = False
+        self._looks = 0
 
     async def started(self, ctx: ActorContext[LookUp]) -> None:
         ctx.self.tell(LookUp())
@@ -50,19 +55,31 @@ class Scheduler(Behavior[LookUp]):
 
     async def _look(self, ctx: ActorContext[LookUp]) -> None:
         try:
-            now, soon = await self._world.store.due_schedules(_ROUND_S, _BATCH_MAX)
+            far = self._looks % _FORESIGHT_EVERY == 0
+            within_s = _FORESIGHT_S if far else _ROUND_S
+            now, soon = await self._world.store.due_schedules(within_s, _BATCH_MAX)
+            self._looks += 1
+            if far:
+                self._foresee(soon)
             due = [one for one in soon if one.next_fire_at is not None and one.next_fire_at <= now]
             later = [one.next_fire_at for one in soon[len(due) :] if one.next_fire_at is not None]
             begin = int(self._world.jitter() * len(due))  # nodes begin at different ones
             fired = [await self._fire(schedule, now) for schedule in due[begin:] + due[:begin]]
             if len(due) == _BATCH_MAX and any(fired):
                 ctx.after(0.0, LookUp(), key="look")
-            elif later:
-                ctx.after(max(0.0, (later[0] - now).total_seconds()), LookUp(), key="look")
+            elif later and (in_s := (later[0] - now).total_seconds()) < _ROUND_S:
+                ctx.after(max(0.0, in_s), LookUp(), key="look")
         except Unavailable as away:
             log.debug("scheduler: the record is away: %s", away)
         finally:
             self._busy = False
+
+    def _foresee(self, schedules: Sequence[Schedule]) -> None:
+        self._world.activity.next_fires = tuple(
+            NextFire(one.spec.tenant, one.spec.name, one.next_fire_at)
+            for one in schedules[:_FORESEEN_MAX]
+            if one.next_fire_at is not None
+        )
 
     async def _fire(self, schedule: Schedule, now: datetime) -> bool:
         """Whether this node fired it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
@@ -24,7 +24,9 @@ _RETRY_S: Final = 0.3
 
 
 class Renewing(Protocol):
-    async def renew(self, incarnation: int, lease_s: float) -> float: ...
+    async def renew(
+        self, incarnation: int, lease_s: float, load: Mapping[str, object] | None = None
+    ) -> float: ...
 
 
 class LeaseKeeper:
@@ -35,13 +37,16 @@ class LeaseKeeper:
         lease_s: float,
         lost: Callable[[IncarnationDead], None],
         renewed: Callable[[float, float], None],
+        load: Callable[[], Mapping[str, object] | None] = lambda: None,
     ) -> None:
-        """`renewed` is told when each renewal was asked for (boottime) and for how long it was granted."""
+        """`renewed` is told when each renewal was asked for (boottime) and for how long it was granted. `load` is asked
+        from this thread, so it only hands over what the event loop has made, and never changes it again."""
         self._connect = connect
         self._incarnation = incarnation
         self._lease_s = lease_s
         self._lost = lost
         self._renewed = renewed
+        self._load = load
         self._leaving = False
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -84,7 +89,8 @@ class LeaseKeeper:
     async def _renew_until_stopped(self, members: Renewing) -> None:
         while not self._stop.is_set():
             asked_s = boottime_s()
-            self._renewed(asked_s, await members.renew(self._incarnation, self._lease_s))
+            granted_s = await members.renew(self._incarnation, self._lease_s, self._load())
+            self._renewed(asked_s, granted_s)
             await self._wait(self._lease_s / _RENEWALS_PER_LEASE)
 
     async def _wait(self, seconds: float) -> None:

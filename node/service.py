@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict
 from datetime import datetime
-from importlib.metadata import version
-from typing import Final, cast
+from typing import Final
 from uuid import UUID
 
 from actors import scheduling
 from actors.activity import Gap, TaskEvent
 from actors.authoring.registry import Kind, Registry
 from actors.cluster import Cluster
-from actors.executor.messages import CancelRun, ListRunning, Refresh, Waits
+from actors.executor.messages import CancelRun, Refresh, Waits
 from actors.intake import TaskSpec
 from actors.router.messages import AwaitEnd, Route
 from actors.router.offering import ready
@@ -24,7 +21,8 @@ from actors.supervisor.messages import Actors
 from actors.world import World
 from node.http.cluster import Load
 from node.http.service import Submitted
-from node.http.stats import counted
+from node.http.stats import TenantRow, tenant_rows
+from node.observing import Observing
 from node.waiting import waits_for
 from runtime.core.messages import CancelRequested
 from runtime.core.schedule import ScheduleSpec
@@ -35,8 +33,6 @@ from runtime.ports import Objects, Store
 
 _ACCEPT_S: Final = 1.9  # for the wait in the queue too: behind a frozen record nobody may wait twice
 _ROWS_PER_S: Final = 5_000  # more time for large batches, as the record takes
-_READ_S: Final = 1.0
-_VERSION: Final = version("noria")
 
 
 class NodeService:
@@ -50,8 +46,8 @@ class NodeService:
     ) -> None:
         self._world = world
         self._render_metrics = render_metrics
-        self._started_at = world.clock.wall()
         self._actors = actors
+        self._observing = Observing(world, actors)
         self.draining = False
 
     @property
@@ -129,6 +125,22 @@ class NodeService:
         self._actors.executor.tell(Refresh())
         self._actors.executor.tell(Waits(frozenset(band.id for band in self._world.bands)))
 
+    async def tenants(self) -> list[TenantRow]:
+        return tenant_rows(self._world.activity.census, self._world.bands, await self.store.tenant_weights())
+
+    async def weigh_tenant(self, tenant: str, weight: int) -> TenantRow:
+        await self.store.set_tenant_weight(tenant, weight)
+        self._actors.executor.tell(Refresh())
+        found = next((row for row in await self.tenants() if row["name"] == tenant), None)
+        return found or {
+            "name": tenant,
+            "weight": weight,
+            "ready": 0,
+            "scheduled": 0,
+            "running": 0,
+            "oldest_s": 0.0,
+        }
+
     def subscribe(self, after: int | None) -> AbstractContextManager[AsyncIterator[TaskEvent | Gap]]:
         return self._world.activity.events.subscribe(after)
 
@@ -163,45 +175,7 @@ class NodeService:
         return waits_for(self._world, view)
 
     async def live_stats(self) -> Mapping[str, object]:
-        activity, capacity = self._world.activity, self._world.capacity
-        running = await self._actors.executor.ask(ListRunning(), _READ_S)
-        stats: dict[str, object] = {
-            "node": self.node,
-            "incarnation": self._world.incarnation,
-            "pid": os.getpid(),
-            "version": _VERSION,
-            "started_at": self._started_at,
-            "at": self._world.clock.wall(),
-            "state": "draining" if self.draining else "active",
-            "rates": {
-                name: {"per_s": activity.rates.per_s(name), "last": activity.rates.series(name)}
-                for name in ("accepted", "succeeded", "failed", "cancelled")
-            },
-            "capacity": {
-                kind.value: {"limit": self._world.limits.of(kind), "taken": capacity.taken_of(kind)}
-                for kind in Kind
-            },
-            "running": [
-                {
-                    "id": run.task_id,
-                    "handler": run.handler,
-                    "attempt": run.attempt,
-                    "for_s": round(run.run_s, 3),
-                }
-                for run in running
-            ],
-            "failures": [asdict(failure) for failure in reversed(activity.failures)],
-        }
-        if (latency := activity.latency_percentiles()) is not None:
-            stats["latency_s"] = latency
-        if (census := activity.census) is not None:
-            bands = {band.id: band for band in self._world.bands}
-            stats.update(counted(census, bands, capacity.paused, self._world.registry.names))
-            stats["counts"] = {
-                **cast("dict[str, object]", stats["counts"]),
-                "age_s": round(activity.census_age_s, 1),
-            }
-        return stats
+        return await self._observing.stats(draining=self.draining)
 
     async def ready(self) -> str | None:
         if self.draining:

@@ -111,6 +111,7 @@ async def open_node(settings: Settings) -> AsyncIterator[Node]:
             settings.lease_s,
             _exit_dead,
             world.fence.renewed,
+            lambda: world.activity.load,
         )
         lease.start()
         stack.callback(lease.close)

@@ -185,8 +185,13 @@ class Members(Protocol):
         """A new incarnation of `node`, alive for `lease_s`."""
         ...
 
-    async def renew(self, incarnation: int, lease_s: float) -> float:
-        """Seconds granted. Raises IncarnationDead when it was declared dead (or has left)."""
+    async def renew(
+        self, incarnation: int, lease_s: float, load: Mapping[str, object] | None = None
+    ) -> float:
+        """Seconds granted. Raises IncarnationDead when it was declared dead (or has left).
+
+        `load` is what others read of its work in their NodeView; None leaves what was told before.
+        """
         ...
 
     async def set_state(self, incarnation: int, state: str) -> None:
@@ -229,6 +234,14 @@ class Catalog(Protocol):
 
     async def set_paused(self, handler: str, *, paused: bool) -> bool:
         """False when no such handler is known."""
+        ...
+
+    async def tenant_weights(self) -> dict[str, int]:
+        """Of tenants that have another than the usual 1 (core.lanes). Every node asks every few seconds."""
+        ...
+
+    async def set_tenant_weight(self, tenant: str, weight: int) -> None:
+        """Also of one that has no tasks yet. Raises InvalidInput."""
         ...
 
 

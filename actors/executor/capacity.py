@@ -35,6 +35,9 @@ class Capacity:
         self._behind_since_s: dict[Kind, float] = {}  # kinds with a backlog
         self._closed: set[str] = set()
         self.paused: frozenset[str] = frozenset()
+        self.weights: Mapping[
+            str, int
+        ] = {}  # of tenants that have another than the usual; replaced, never changed
         self.door = Door(self)
 
     def reset(self) -> None:

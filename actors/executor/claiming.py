@@ -8,7 +8,7 @@ sweep once a second looks from the start again, so that nothing is ever skipped 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -28,6 +28,8 @@ class Claiming:
         self._lanes = {kind: Lanes() for kind in Kind}
         self._kinds: dict[int, Kind] = {}  # of the bands that are served now
         self._served: tuple[int, frozenset[str]] = (-1, frozenset())
+        self._served_kinds: frozenset[Kind] = frozenset()
+        self._weights: Mapping[str, int] = {}
         self._newest_due: dict[int, datetime] = {}
 
     def waits(self, band: int) -> None:
@@ -43,7 +45,7 @@ class Claiming:
     def takes(self, *, sweep: bool) -> list[Take]:
         """What to pull now: for kinds of body with a backlog, and in a sweep for all. Each is to be `returned`."""
         self._serve()
-        behind = {self._kinds.get(band) for band in self._world.capacity.backlog}
+        behind = self._behind()
         takes = []
         for kind, lanes in self._lanes.items():
             if sweep or kind in behind:
@@ -66,9 +68,23 @@ class Claiming:
             elif not mark and kind is not None:
                 self._world.capacity.put_in_backlog(take.band, kind)
 
+    def _behind(self) -> set[Kind]:
+        """Kinds of body with a backlog that is served here. Most often the first band tells, however many there are."""
+        behind: set[Kind] = set()
+        for band in self._world.capacity.backlog:
+            if (kind := self._kinds.get(band)) is not None:
+                behind.add(kind)
+                if behind == self._served_kinds:
+                    break
+        return behind
+
     def _serve(self) -> None:
         """Bands are only ever added, so their number and the pauses say whether anything has changed."""
-        bands, paused = list(self._world.bands), self._world.capacity.paused
+        if self._weights is not self._world.capacity.weights:
+            self._weights = self._world.capacity.weights
+            for lanes in self._lanes.values():
+                lanes.weigh(self._weights)
+        bands, paused = self._world.bands, self._world.capacity.paused
         if self._served == (len(bands), paused):
             return
         self._served = (len(bands), paused)
@@ -78,6 +94,7 @@ class Claiming:
             if handler is not None and band.handler not in paused and not band.keyed:
                 by_kind[handler.kind].append(band)
         self._kinds = {band.id: kind for kind, served in by_kind.items() for band in served}
+        self._served_kinds = frozenset(self._kinds.values())
         for kind, served in by_kind.items():
             self._lanes[kind].serve((band.id, band.lane, band.tenant) for band in served)
 

@@ -140,7 +140,7 @@ class Executor(Behavior[Message]):
                 # nodes that sweep in step would leave what one of them hands back to always the same
                 ctx.after(_SECOND_S * (0.6 + 0.4 * self._world.jitter()), Second(), key="second")
             case Refresh():
-                self._detach(self._housekeeping.once())
+                self._detach(self._housekeeping.anew())
             case AnswerLost():
                 self._housekeeping.audit_soon()
             case Waits(bands):

@@ -20,6 +20,7 @@ from runtime.errors import Unavailable
 log = logging.getLogger(__name__)
 
 _AUDIT_EVERY_S: Final = 10.0
+_WEIGHTS_EVERY_S: Final = 5.0
 _AUDIT_AGAIN_S: Final = 3.0  # longer than a claim may take to be answered
 
 
@@ -35,6 +36,7 @@ class Housekeeping:
         self._progress: dict[tuple[UUID, int], Progress] = {}
         self._unknown: frozenset[tuple[UUID, int]] = frozenset()
         self._audit_at_s = world.clock.now_s() + _AUDIT_EVERY_S
+        self._weights_at_s = 0.0
         self._busy = False
 
     def progress(self, task_id: UUID, attempt: int, progress: Progress) -> None:
@@ -44,6 +46,11 @@ class Housekeeping:
     def audit_soon(self) -> None:
         """An answer may have been lost."""
         self._audit_at_s = min(self._audit_at_s, self._world.clock.now_s() + _AUDIT_AGAIN_S)
+
+    async def anew(self) -> None:
+        """One round in which everything is read that is read more rarely else."""
+        self._weights_at_s = 0.0
+        await self.once()
 
     async def once(self) -> None:
         """One round; skipped while one is under way. The record being away is no error here."""
@@ -61,12 +68,20 @@ class Housekeeping:
         world = self._world
         await world.bands.refresh()
         world.capacity.paused = frozenset(await world.store.paused())
+        if world.clock.now_s() >= self._weights_at_s:
+            await self._read_weights()
         for task_id, attempt in await world.store.cancel_requests(world.incarnation):
             if self._knows(task_id, attempt):
                 self._cancel(task_id)
         await self._report(self._progress)
         if world.clock.now_s() >= self._audit_at_s:
             await self._audit()
+
+    async def _read_weights(self) -> None:
+        self._weights_at_s = self._world.clock.now_s() + _WEIGHTS_EVERY_S
+        weights = await self._world.store.tenant_weights()
+        if weights != self._world.capacity.weights:
+            self._world.capacity.weights = weights
 
     async def _report(self, reports: Mapping[tuple[UUID, int], Progress]) -> None:
         if reports:

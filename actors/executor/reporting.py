@@ -117,10 +117,13 @@ class Reporter:
                 if count:
                     self._telemetry.count("tasks_finished_total", count, handler=handler, outcome=state.value)
                     self._activity.rates.add(state.value, count)
+            if counts[Status.SUCCEEDED]:
+                self._activity.handlers.succeeded(handler, counts[Status.SUCCEEDED])
         for (handler, kind), count in requeued.items():
             self._telemetry.count("attempts_requeued_total", count, handler=handler, kind=kind)
             self._activity.rates.add(kind, count)
         for handler, samples in run_times.items():
             self._telemetry.observe("task_run_seconds", samples, handler=handler)
+            self._activity.handlers.took(handler, samples[:_LATENCY_SAMPLES_MAX])
         if fenced:
             self._telemetry.count("fenced_commits_total", fenced)

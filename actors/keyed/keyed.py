@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 from uuid import UUID
 
+from actors.activity import HotKey
 from actors.authoring.registry import HandlerDef
 from actors.authoring.state import ActorDef, StateNotLoadable, StateNotStorable
 from actors.executor.attempts import Attempts
@@ -343,9 +344,13 @@ class Keyed:
             return
         telemetry.gauge("actor_activations", len(self._activations))
         telemetry.clear("actor_key_messages_per_second")
-        for (actor, key), count in self._hot.take(_HOT_MOST):
-            rate = count / (now_s - self._told_at_s)
-            telemetry.gauge("actor_key_messages_per_second", rate, actor=actor, key=key)
+        hot = tuple(
+            HotKey(actor, key, count / (now_s - self._told_at_s))
+            for (actor, key), count in self._hot.take(_HOT_MOST)
+        )
+        for one in hot:
+            telemetry.gauge("actor_key_messages_per_second", one.per_s, actor=one.actor, key=one.key)
+        self._world.activity.hot_keys = hot
         self._told_at_s = now_s
 
     def halt(self) -> None:

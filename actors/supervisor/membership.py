@@ -161,6 +161,7 @@ class Membership:
                 self._cluster.view
             )  # before the leases: what follows a newer view is not read from older leases
             leases = await self._world.store.nodes()
+            self._cluster.leases = tuple(leases)
             self._obey(leases)
             wanted = next_view(view, leases, self._heard(), self._world.incarnation)
             if wanted is not None and self._is_our_turn(wanted):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from node.cli import cluster, dead, new, operate, run, schedule, submit, tasks
+from node.cli import cluster, dead, new, operate, run, schedule, submit, tasks, tenants, top
 from node.cli.context import API_KEY, DEBUG, URL, Session
 from node.cli.exits import Code, ReaderLeft, report
 
@@ -23,7 +23,8 @@ _SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
         submit.submit, tasks.status, tasks.wait, tasks.result, tasks.cancel, tasks.retry, tasks.list_tasks, dead.dead,
     ),
     "Schedules": (schedule.schedules, schedule.schedule),
-    "Operate": (operate.handlers, operate.pause, operate.resume, operate.stats),
+    "Operate": (operate.handlers, operate.pause, operate.resume, operate.stats, top.top),
+    "Tenants": (tenants.tenants, tenants.tenant),
     "Cluster": (cluster.nodes, cluster.ring, cluster.locate, cluster.views, cluster.drain),
 }  # fmt: skip
 

@@ -73,6 +73,16 @@ def say(cell: Cell = "", *, err: bool = False) -> None:
         click.echo(_plain(cell), err=err)
 
 
+def say_parts(parts: Sequence[Styled]) -> None:
+    """A line in several colours."""
+    if sys.stdout.isatty():
+        from rich.text import Text  # noqa: PLC0415 - slow to import
+
+        terminal().print(Text.assemble(*((_plain(part), part.style) for part in parts)), soft_wrap=True)
+    else:
+        click.echo("".join(map(_plain, parts)).rstrip())
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, right: Iterable[str] = ()) -> None:
     """`right` names the columns that are aligned to the right."""
     to_right = [column in set(right) for column in columns]

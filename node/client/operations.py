@@ -12,6 +12,7 @@ import orjson
 
 from node.client import filters
 from node.client.downloading import Downloaded, to_file, to_memory
+from node.client.encode import encode
 from node.client.errors import NotFound, Overloaded, ServerFault
 from node.client.events import follow
 from node.client.models import AttemptInfo, Changed, TaskEvent, TaskInfo
@@ -196,6 +197,23 @@ class Operations(Schedules):
     async def stats(self) -> Mapping[str, Any]:
         """Counts, rates and ages."""
         return _object(await self._transport.call("GET", "/v1/stats"))
+
+    async def tenants(self) -> list[Mapping[str, Any]]:
+        """All tenants by name: weight, and what of them waits and runs, as last counted."""
+        found: list[Mapping[str, Any]] = []
+        params = {"limit": str(PAGE_MAX)}
+        while True:
+            answer = await self._transport.call("GET", "/v1/tenants", params=params)
+            found += _field(answer, "tenants", list)
+            cursor = _object(answer).get("next_cursor")
+            if not cursor:
+                return found
+            params["cursor"] = str(cursor)
+
+    async def weigh_tenant(self, tenant: str, weight: int) -> Mapping[str, Any]:
+        """Give a tenant that many turns in a round, 1 to 100, where others have one. Raises Refused."""
+        path, body = f"/v1/tenants/{quote(tenant, safe='')}", encode({"weight": weight})
+        return _object(await self._transport.call("PUT", path, body=body))
 
     async def ready(self) -> bool:
         """Whether the node takes work now. Raises Unreachable when nobody answers."""

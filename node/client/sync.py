@@ -297,6 +297,12 @@ class SyncClient(SyncSchedules):
     def stats(self) -> Mapping[str, Any]:
         return self._run(self._client.stats())
 
+    def tenants(self) -> list[Mapping[str, Any]]:
+        return self._run(self._client.tenants())
+
+    def weigh_tenant(self, tenant: str, weight: int) -> Mapping[str, Any]:
+        return self._run(self._client.weigh_tenant(tenant, weight))
+
     def ready(self) -> bool:
         return self._run(self._client.ready())
 

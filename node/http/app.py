@@ -22,6 +22,7 @@ from node.http import (
     routes_health,
     routes_schedules,
     routes_tasks,
+    routes_tenants,
 )
 from node.http.admission import Bodies
 from node.http.models import BATCH_BYTES_MAX
@@ -41,6 +42,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *routes_tasks.ROUTES,
     *routes_handlers.ROUTES,
     *routes_schedules.ROUTES,
+    *routes_tenants.ROUTES,
     *routes_cluster.ROUTES,
     *routes_health.ROUTES,
     *pages.ROUTES,

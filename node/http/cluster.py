@@ -48,7 +48,7 @@ def cluster_json(
         nodes.append(
             _node(
                 lease,
-                state=_state(lease, member, cluster.view),
+                state=state_of(lease, member, cluster.view),
                 slots=shares.get(lease.node, 0) if owns else 0,
                 load=loads[lease.incarnation],
             )
@@ -74,7 +74,8 @@ def _node(lease: NodeView, *, state: str, slots: int, load: Load) -> dict[str, o
     }
 
 
-def _state(lease: NodeView, member: Member | None, view: View) -> str:
+def state_of(lease: NodeView, member: Member | None, view: View) -> str:
+    """joining, active, draining, unreachable, left or dead."""
     if lease.state != "active":
         return lease.state
     if lease.alive_for_s <= 0:

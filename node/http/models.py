@@ -23,6 +23,7 @@ from actors.authoring.limits import (
     TAGS_MAX,
     TIMEOUT_S_MAX,
 )
+from runtime.core.lanes import WEIGHT_MAX
 from runtime.core.schedule import CATCH_UP_MAX, CRON_CHARS_MAX, EVERY_S_MAX, EVERY_S_MIN
 
 BATCH_TASKS_MAX: Final = 10_000
@@ -301,7 +302,23 @@ class NoQuery(TypedDict):
     pass
 
 
+@with_config(_STRICT)
+class TenantRequest(TypedDict):
+    """What an operator gives a tenant."""
+
+    weight: Annotated[
+        int, Field(ge=1, le=WEIGHT_MAX, examples=[3], description="Turns in a round; 1 is the usual.")
+    ]
+
+
+@with_config(_PARAMETERS)
+class TenantsQuery(TypedDict, total=False):
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX, description=f"Default {PAGE_DEFAULT}.")]
+    cursor: Annotated[str, Field(max_length=KEY_CHARS_MAX, description="`next_cursor` of the page before.")]
+
+
 TASK: Final = TypeAdapter(TaskRequest)
 BATCH: Final = TypeAdapter(BatchRequest)
 BULK: Final = TypeAdapter(BulkRequest)
 SCHEDULE: Final = TypeAdapter(ScheduleRequest)
+TENANT: Final = TypeAdapter(TenantRequest)

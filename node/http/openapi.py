@@ -32,6 +32,7 @@ _PARAMETER_SCHEMAS: Final[Mapping[str, dict[str, Any]]] = {
         "maxLength": 200,
         "description": "Letters, digits and . _ - (a letter or digit first).",
     },
+    "tenant": {"type": "string", "minLength": 1, "maxLength": 200, "description": "Name of a tenant."},
     "file": {"type": "string", "description": "Name of a file."},
 }
 

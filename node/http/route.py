@@ -126,6 +126,7 @@ LOCATE_QUERY = Parameters(models.LocateQuery)
 VIEWS_QUERY = Parameters(models.ViewsQuery)
 SCHEDULE_QUERY = Parameters(models.ScheduleQuery)
 SCHEDULES_QUERY = Parameters(models.SchedulesQuery)
+TENANTS_QUERY = Parameters(models.TenantsQuery)
 
 
 @dataclass(frozen=True, slots=True)

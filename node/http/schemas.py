@@ -11,6 +11,7 @@ from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
 
 from node.http.models import Priority, StateName
+from node.http.stats import TenantRow
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Id = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
@@ -179,6 +180,13 @@ class Schedule(TypedDict):
     fired: Annotated[int, Field(description="Tasks so far.")]
     missed: Annotated[int, Field(description="Fire times left out by `catch_up`.")]
     skipped: Annotated[int, Field(description="Fire times left out by `overlap`.")]
+
+
+class TenantPage(TypedDict):
+    """By name."""
+
+    tenants: list[TenantRow]
+    next_cursor: str | None
 
 
 class SchedulePage(TypedDict):

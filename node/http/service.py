@@ -14,6 +14,7 @@ from actors.authoring.registry import Registry
 from actors.cluster import Cluster
 from actors.intake import TaskSpec
 from node.http.cluster import Load
+from node.http.stats import TenantRow
 from runtime.core.schedule import ScheduleSpec
 from runtime.core.task import Acceptance, Band, NewTask, TaskView
 from runtime.core.view import View
@@ -110,6 +111,14 @@ class Service(Protocol):
 
     def subscribe(self, after: int | None) -> AbstractContextManager[AsyncIterator[TaskEvent | Gap]]:
         """Live events of this node; `after` is a Last-Event-ID. Bounded: a slow reader gets a Gap."""
+        ...
+
+    async def tenants(self) -> list[TenantRow]:
+        """All that have tasks or a weight of their own, by name."""
+        ...
+
+    async def weigh_tenant(self, tenant: str, weight: int) -> TenantRow:
+        """Give a tenant this weight; nodes go by it within seconds. Raises InvalidInput."""
         ...
 
     async def live_stats(self) -> Mapping[str, object]:

@@ -1,4 +1,4 @@
-"""The shape of `/v1/stats`, and how a census of the record becomes its counts per state, lane and handler.
+"""The shape of `/v1/stats`, and how a census of the record and what members tell of themselves become its rows.
 
 Law: everything here is known without asking the record. Fields are left out, never invented, where a node
 does not know them; readers (console, `noria top`) must do without any of them.
@@ -8,10 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final, NotRequired
 
 from typing_extensions import TypedDict
 
-from runtime.core.task import Band, Census, Lane
+from actors.activity import HandlerWork
+from actors.cluster import Cluster
+from actors.load import Load, read_load
+from node.http.cluster import is_live, state_of
+from runtime.core.lanes import USUAL_WEIGHT
+from runtime.core.task import Band, BandCount, Census, Lane, NodeView
+
+NODES_MAX: Final = 200
+TENANTS_MAX: Final = 20
 
 
 class Counts(TypedDict, total=False):
@@ -65,6 +74,46 @@ class HandlerRow(TypedDict):
     running: int
     oldest_s: float
     paused: bool
+    per_s: NotRequired[float]  # attempts that succeeded, on all nodes
+    failed_per_s: NotRequired[float]  # attempts that failed, to be tried again or not, on all nodes
+    p50_s: NotRequired[float]  # how long its bodies ran, of the last 200 on the node that answers
+    p95_s: NotRequired[float]
+
+
+class TenantRow(TypedDict):
+    """As the record was last counted. A tenant of weight 3 gets three times the turns of one of weight 1."""
+
+    name: str
+    weight: int
+    ready: int
+    scheduled: int
+    running: int
+    oldest_s: float
+
+
+class NodeRow(TypedDict):
+    """A living node, as it told with the last renewal of its lease; null where it has told nothing yet."""
+
+    name: str
+    incarnation: int
+    state: str  # joining, active, draining, unreachable
+    running: int | None
+    limit: int | None  # how many it runs at the same time, of all kinds of bodies together
+    rates: dict[str, float]  # tasks per second: accepted, succeeded, failed, cancelled
+
+
+class HotKeyRow(TypedDict):
+    """A key of an actor that was among the ten busiest of the last 10 s, on the node that answers."""
+
+    actor: str
+    key: str
+    per_s: float
+
+
+class NextFireRow(TypedDict):
+    tenant: str
+    name: str
+    at: str
 
 
 class RunningRow(TypedDict):
@@ -105,6 +154,10 @@ class Stats(TypedDict, total=False):
     handlers: list[HandlerRow]
     running: list[RunningRow]
     failures: list[FailureRow]
+    nodes: list[NodeRow]  # by name, at most 200
+    tenants: list[TenantRow]  # the 20 with the most that waits and runs
+    hot_keys: list[HotKeyRow]
+    next_fires: list[NextFireRow]  # the five schedules that fire next, within a day
 
 
 @dataclass(slots=True)
@@ -113,6 +166,12 @@ class _Sum:
     scheduled: int = 0
     running: int = 0
     oldest_s: float = 0.0
+
+    def add(self, count: BandCount) -> None:
+        self.ready += count.ready
+        self.scheduled += count.scheduled
+        self.running += count.running
+        self.oldest_s = max(self.oldest_s, count.oldest_due_s)
 
 
 def counted(
@@ -131,10 +190,7 @@ def counted(
         if band is not None:
             sums += [lanes[band.lane], handlers.setdefault(band.handler, _Sum())]
         for each in sums:
-            each.ready += count.ready
-            each.scheduled += count.scheduled
-            each.running += count.running
-            each.oldest_s = max(each.oldest_s, count.oldest_due_s)
+            each.add(count)
     return {
         "backlog": total.ready,
         "counts": {
@@ -148,8 +204,20 @@ def counted(
         },
         "lanes": [{"lane": lane.name.lower(), **_row(each)} for lane, each in lanes.items()],
         "handlers": [
-            {"name": name, "paused": name in paused, **_row(each)} for name, each in sorted(handlers.items())
+            _handler_row(name, each, paused=name in paused) for name, each in sorted(handlers.items())
         ],
+    }
+
+
+def _handler_row(name: str, each: _Sum, *, paused: bool) -> HandlerRow:
+    row = _row(each)
+    return {
+        "name": name,
+        "paused": paused,
+        "ready": row["ready"],
+        "scheduled": row["scheduled"],
+        "running": row["running"],
+        "oldest_s": row["oldest_s"],
     }
 
 
@@ -167,3 +235,49 @@ class _Row(TypedDict):
     scheduled: int
     running: int
     oldest_s: float
+
+
+def tenant_rows(census: Census | None, bands: Iterable[Band], weights: Mapping[str, int]) -> list[TenantRow]:
+    """All that have a band or a weight, by name; without a census nothing of them waits."""
+    by_id = {band.id: band.tenant for band in bands}
+    sums = {name: _Sum() for name in sorted({*by_id.values(), *weights})}
+    for count in () if census is None else census.bands:
+        if (tenant := by_id.get(abs(count.band))) is not None:
+            sums[tenant].add(count)
+    return [
+        {"name": name, "weight": weights.get(name, USUAL_WEIGHT), **_row(each)} for name, each in sums.items()
+    ]
+
+
+def busiest(rows: Iterable[TenantRow]) -> list[TenantRow]:
+    """For whoever watches."""
+    return sorted(rows, key=lambda row: (-row["ready"] - row["running"], row["name"]))[:TENANTS_MAX]
+
+
+def working(stats: Stats, cluster: Cluster, own: Load, handlers: HandlerWork) -> None:
+    """Add the nodes, and to each handler how fast it is worked off. `own`: of the node that answers."""
+    loads = {lease.incarnation: read_load(lease.load) for lease in cluster.leases if is_live(lease)}
+    loads[cluster.incarnation] = own
+    for row in stats.get("handlers", []):
+        name = row["name"]
+        done, failed = handlers.per_s(name)
+        for incarnation, load in loads.items():
+            if incarnation != cluster.incarnation:
+                theirs = load.handlers.get(name, (0.0, 0.0))
+                done, failed = done + theirs[0], failed + theirs[1]
+        row["per_s"], row["failed_per_s"] = round(done, 1), round(failed, 1)
+        if (times := handlers.run_times(name)) is not None:
+            row["p50_s"], row["p95_s"] = round(times[0], 6), round(times[1], 6)
+    living = sorted((lease for lease in cluster.leases if is_live(lease)), key=lambda lease: lease.node)
+    stats["nodes"] = [_node_row(lease, cluster, loads[lease.incarnation]) for lease in living[:NODES_MAX]]
+
+
+def _node_row(lease: NodeView, cluster: Cluster, load: Load) -> NodeRow:
+    return {
+        "name": lease.node,
+        "incarnation": lease.incarnation,
+        "state": state_of(lease, cluster.view.find(lease.incarnation), cluster.view),
+        "running": load.running,
+        "limit": load.limit,
+        "rates": dict(load.rates),
+    }

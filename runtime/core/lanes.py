@@ -1,23 +1,26 @@
 """Fair choice: how many rows a node with free capacity takes from which band.
 
 Law: 8 : 4 : 1 between the lanes, by stride scheduling (Waldspurger 1995; deficit round robin row by row, so
-that it also holds for a capacity of 1); inside a lane tenants take turns, inside a tenant its bands. Nobody
-knows which bands hold rows until they are asked, so a band is *wet* (its last ask came back full, or somebody
-woke it) or *dry*. The wet share the capacity; one row in eight goes to the dry, to find out. So no capacity
-is kept for the absent, and what waits is found at the latest when 8 x 13 x (tenants of its lane) x (bands of
-its tenant) rows have been chosen.
+that it also holds for a capacity of 1); inside a lane tenants take turns by their weights (in a round, a tenant
+of weight 3 has three), inside a tenant its bands. Nobody knows which bands hold rows until they are asked, so a
+band is *wet* (its last ask came back full, or somebody woke it) or *dry*. The wet share the capacity; one row in
+eight goes to the dry, to find out. So no capacity is kept for the absent, and what waits is found at the latest
+when 8 x 13 x (weights of the tenants of its lane) x (bands of its tenant) rows have been chosen. A tenant whose
+rows are known of never waits longer than one round of its lane: the weights of the others that have some.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heapify, heapreplace
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from runtime.errors import InvalidInput
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from runtime.core.task import Lane
 
@@ -25,6 +28,8 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 STRIDES: Final = (1, 2, 8)  # by Lane; the inverse of 8 : 4 : 1
+USUAL_WEIGHT: Final = 1  # of a tenant that nobody gave another
+WEIGHT_MAX: Final = 100  # nobody waits for longer rounds
 PROBE_EVERY: Final = 8  # rows; more find work sooner, fewer waste less of a busy node's asking
 
 
@@ -37,8 +42,24 @@ class _Place:
     woken: bool = False  # since it was last asked
 
 
+@dataclass(slots=True)
+class _Tenant:
+    """Of one lane of one wheel. `used`: turns that it has had in this round."""
+
+    weight: int
+    used: int = 0
+    bands: OrderedDict[int, _Place] = field(default_factory=OrderedDict)
+
+
+def check_weight(weight: int) -> None:
+    """Raises InvalidInput."""
+    if not 1 <= weight <= WEIGHT_MAX:
+        fault = f"{weight} is no weight: allowed are whole numbers from 1 to {WEIGHT_MAX}"
+        raise InvalidInput(f"weight: {fault}", (("#/weight", fault),))
+
+
 class Lanes:
-    """What one node may serve, and whose turn it is. The cost depends on the rows chosen, not on the bands.
+    """What one node may serve, and whose turn it is. The cost depends on the rows chosen, not on the bands or tenants.
 
         lanes.serve((band.id, band.lane, band.tenant) for band in loaded_and_not_paused)
         for band, limit in lanes.choose(free):
@@ -49,8 +70,8 @@ class Lanes:
 
     def __init__(self) -> None:
         self._places: dict[int, _Place] = {}
-        self._wet = _Wheel()
-        self._dry = _Wheel()
+        self._wet = _Wheel({})
+        self._dry = _Wheel({})
         self._probe_due = 0  # rows chosen since the last probe
 
     def serve(self, bands: Iterable[tuple[int, Lane, str]]) -> None:
@@ -63,6 +84,11 @@ class Lanes:
             if band not in self._places:
                 self._places[band] = place = _Place(band, lane, tenant)
                 self._wet.add(place)
+
+    def weigh(self, weights: Mapping[str, int]) -> None:
+        """From now on tenants have these weights, 1 to WEIGHT_MAX; who is not named has 1. Nobody loses a turn."""
+        for wheel in (self._wet, self._dry):
+            wheel.weigh(weights)
 
     def choose(self, rows: int) -> list[tuple[int, int]]:
         """(band id, limit) with limits of 1 or more that add up to `rows`; empty when nothing is served."""
@@ -114,8 +140,10 @@ class Lanes:
 class _Wheel:
     """Turns among places: lanes by stride, then tenants, then bands in rotation."""
 
-    def __init__(self) -> None:
-        self._lanes: list[OrderedDict[str, OrderedDict[int, _Place]]] = [OrderedDict() for _ in STRIDES]
+    def __init__(self, weights: Mapping[str, int]) -> None:
+        self._weights = weights
+        self._lanes: list[OrderedDict[str, _Tenant]] = [OrderedDict() for _ in STRIDES]
+        self._rounds = [0] * len(STRIDES)  # turns in one round of a lane: the weights of its tenants
         self._passes = [0] * len(STRIDES)  # the lane with the lowest pass is next
         self._now = 0  # pass of the last turn
         self._size = 0
@@ -128,23 +156,36 @@ class _Wheel:
         if not tenants:  # a lane that was empty has saved nothing up
             active = (at for at, others in zip(self._passes, self._lanes, strict=True) if others)
             self._passes[place.lane] = max(self._passes[place.lane], min(active, default=self._now))
-        tenants.setdefault(place.tenant, OrderedDict())[place.band] = place
+        tenant = tenants.get(place.tenant)
+        if tenant is None:
+            tenants[place.tenant] = tenant = _Tenant(self._weights.get(place.tenant, USUAL_WEIGHT))
+            self._rounds[place.lane] += tenant.weight
+        tenant.bands[place.band] = place
         self._size += 1
 
     def remove(self, place: _Place) -> None:
         tenants = self._lanes[place.lane]
-        bands = tenants[place.tenant]
-        del bands[place.band]
-        if not bands:
+        tenant = tenants[place.tenant]
+        del tenant.bands[place.band]
+        if not tenant.bands:
             del tenants[place.tenant]
+            self._rounds[place.lane] -= tenant.weight
         self._size -= 1
+
+    def weigh(self, weights: Mapping[str, int]) -> None:
+        self._weights = weights
+        for lane, tenants in enumerate(self._lanes):
+            for name, tenant in tenants.items():
+                tenant.weight = weights.get(name, USUAL_WEIGHT)
+                tenant.used = min(tenant.used, tenant.weight - 1)
+            self._rounds[lane] = sum(tenant.weight for tenant in tenants.values())
 
     def turns(self, count: int) -> list[tuple[int, int]]:
         """(band, turns) of the next `count` turns; the wheel is not empty unless `count` is 0."""
         given = []
-        for tenants, lane_turns in zip(self._lanes, self._lane_turns(count), strict=True):
-            for bands, tenant_turns in _rotate(tenants, lane_turns):
-                for place, turns in _rotate(bands, tenant_turns):
+        for lane, lane_turns in enumerate(self._lane_turns(count)):
+            for tenant, tenant_turns in self._tenant_turns(lane, lane_turns):
+                for place, turns in _rotate(tenant.bands, tenant_turns):
                     place.woken = False
                     given.append((place.band, turns))
         return given
@@ -161,6 +202,24 @@ class _Wheel:
         for at, lane in heap:
             self._passes[lane] = at
         return turns
+
+    def _tenant_turns(self, lane: int, turns: int) -> list[tuple[_Tenant, int]]:
+        """Whole rounds at once, then tenant by tenant: no more steps than turns, however many tenants there are."""
+        if turns == 0:
+            return []
+        tenants = self._lanes[lane]
+        rounds, left = divmod(turns, self._rounds[lane])
+        given = {name: rounds * tenant.weight for name, tenant in tenants.items()} if rounds else {}
+        while left:
+            name, tenant = next(iter(tenants.items()))
+            now = min(left, tenant.weight - tenant.used)
+            given[name] = given.get(name, 0) + now
+            tenant.used += now
+            left -= now
+            if tenant.used == tenant.weight:
+                tenant.used = 0
+                tenants.move_to_end(name)
+        return [(tenants[name], number) for name, number in given.items()]
 
     def refund(self, lane: Lane, turns: int) -> None:
         self._passes[lane] -= turns * STRIDES[lane]

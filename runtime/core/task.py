@@ -458,6 +458,7 @@ class NodeView:
     alive_for_s: float  # what is left of the lease; negative when it has run out
     about: dict[str, Any] = field(default_factory=dict)  # tags, handlers, weight …
     drain_requested: bool = False
+    load: dict[str, Any] = field(default_factory=dict)  # as its last renewal told (actors.load)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,10 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
 from runtime.core.task import BandKey, Lane
+from runtime.errors import InvalidInput
 from tests.support.factories import band_key, handler_entry
 
 if TYPE_CHECKING:
@@ -101,6 +104,19 @@ async def test_a_handler_is_paused_and_resumed(store: Store) -> None:
     assert await store.set_paused("b", paused=False)
     assert await store.set_paused("b", paused=False)
     assert await store.paused() == ["a"]
+
+
+async def test_tenants_have_a_weight_where_they_were_given_one(store: Store) -> None:
+    assert await store.tenant_weights() == {}
+    for tenant, weight in (("b", 2), ("ä", 100), ("a", 5), ("b", 3), ("nobody", 1)):
+        await store.set_tenant_weight(tenant, weight)
+    assert await store.tenant_weights() == {"a": 5, "b": 3, "ä": 100}
+    await store.set_tenant_weight("b", 1)
+    assert await store.tenant_weights() == {"a": 5, "ä": 100}
+    for weight in (0, 101):
+        with pytest.raises(InvalidInput, match="1 to 100"):
+            await store.set_tenant_weight("a", weight)
+    assert (await store.tenant_weights())["a"] == 5
 
 
 async def test_an_unknown_handler_is_not_paused(store: Store) -> None:

@@ -77,6 +77,19 @@ async def test_a_renewal_grants_the_lease_anew(store: Store, world: World) -> No
     assert 20 < (await node(store, incarnation)).alive_for_s <= 30
 
 
+async def test_what_a_renewal_tells_is_read_by_all_until_the_next_tells_otherwise(store: Store) -> None:
+    incarnation, other = await store.join("a", 60, {"tags": ["x"]}), await store.join("b", 60, {})
+    assert (await node(store, incarnation)).load == {}
+    told = {"running": 3, "handlers": {"echo": [1.5, 0.0]}}
+    await store.renew(incarnation, 60, told)
+    await store.renew(incarnation, 60)
+    view = await node(store, incarnation)
+    assert (view.load, view.about) == (told, {"tags": ["x"]})
+    await store.renew(incarnation, 60, {})
+    assert (await node(store, incarnation)).load == {}
+    assert (await node(store, other)).load == {}
+
+
 async def test_a_lease_runs_out_below_zero(store: Store, world: World) -> None:
     incarnation = await store.join("a", 60, {})
     await world.advance(70)

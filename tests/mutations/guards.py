@@ -23,6 +23,13 @@ class Guard:
 
 GUARDS: Final = (
     Guard(
+        name="turns of tenants",
+        path="runtime/core/lanes.py",
+        texts=(("                tenants.move_to_end(name)\n", ""),),
+        test="tests/unit/core/test_lanes.py"
+        "::test_a_few_rows_wait_for_whole_rounds_of_the_others_and_never_for_their_backlog",
+    ),
+    Guard(
         name="attempt in the commit",
         path=f"{_SQL}/settle.sql",
         texts=(

@@ -41,8 +41,12 @@ class Leases:
         )
         return incarnation
 
-    def renew(self, incarnation: int, lease_s: float, now: datetime) -> float:
+    def renew(
+        self, incarnation: int, lease_s: float, now: datetime, load: Mapping[str, object] | None = None
+    ) -> float:
         row = self._living(incarnation)
+        if load is not None:
+            row.load = dict(load)
         if not _in_time(row, now):
             row.unbroken_since = now
         row.lease_s = lease_s
@@ -112,6 +116,7 @@ class Leases:
                 alive_for_s=(row.alive_until - now).total_seconds(),
                 about=dict(row.about),
                 drain_requested=row.drain_requested,
+                load=dict(row.load),
             )
             for row in self._rows.values()
             if row.ended_at is None or row.ended_at >= shown_since

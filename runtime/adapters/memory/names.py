@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from runtime.core.lanes import USUAL_WEIGHT, check_weight
 from runtime.core.task import Band, BandKey, HandlerEntry
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ class Names:
         self._bands: dict[BandKey, Band] = {}
         self._by_id: list[Band] = []  # index = id - 1: bands are never deleted
         self._handlers: dict[str, HandlerEntry] = {}
+        self._weights: dict[str, int] = {}
 
     def intern(self, keys: Iterable[BandKey]) -> list[Band]:
         return [self._bands.get(key) or self._make(key) for key in keys]
@@ -44,6 +46,15 @@ class Names:
             return False
         self._handlers[handler] = replace(known, paused=paused)
         return True
+
+    def tenant_weights(self) -> dict[str, int]:
+        return dict(self._weights)
+
+    def set_tenant_weight(self, tenant: str, weight: int) -> None:
+        check_weight(weight)
+        self._weights.pop(tenant, None)
+        if weight != USUAL_WEIGHT:
+            self._weights[tenant] = weight
 
     def _make(self, key: BandKey) -> Band:
         band = Band(

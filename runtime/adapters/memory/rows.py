@@ -111,6 +111,7 @@ class LeaseRow:
     ended_at: datetime | None = None
     drain_requested: bool = False
     about: dict[str, Any] = field(default_factory=dict)
+    load: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:

@@ -192,8 +192,10 @@ class MemoryStore:
     async def join(self, node: str, lease_s: float, about: Mapping[str, object]) -> int:
         return self._leases.join(node, lease_s, about, self._now())
 
-    async def renew(self, incarnation: int, lease_s: float) -> float:
-        return self._leases.renew(incarnation, lease_s, self._now())
+    async def renew(
+        self, incarnation: int, lease_s: float, load: Mapping[str, object] | None = None
+    ) -> float:
+        return self._leases.renew(incarnation, lease_s, self._now(), load)
 
     async def set_state(self, incarnation: int, state: str) -> None:
         self._leases.set_state(incarnation, state, self._now())
@@ -226,6 +228,12 @@ class MemoryStore:
 
     async def set_paused(self, handler: str, *, paused: bool) -> bool:
         return self._names.set_paused(handler, paused=paused)
+
+    async def tenant_weights(self) -> dict[str, int]:
+        return self._names.tenant_weights()
+
+    async def set_tenant_weight(self, tenant: str, weight: int) -> None:
+        self._names.set_tenant_weight(tenant, weight)
 
     # -- Schedules -----------------------------------------------------------------------------------
 

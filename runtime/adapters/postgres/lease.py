@@ -31,11 +31,13 @@ class LeaseConnection:
             async with asyncio.timeout(self._answer_s):
                 return await members.join(self._session, node, lease_s, about)
 
-    async def renew(self, incarnation: int, lease_s: float) -> float:
+    async def renew(
+        self, incarnation: int, lease_s: float, load: Mapping[str, object] | None = None
+    ) -> float:
         """As Members.renew: raises IncarnationDead, Unavailable."""
         with translated():
             async with asyncio.timeout(self._answer_s):
-                return await members.renew(self._session, incarnation, lease_s)
+                return await members.renew(self._session, incarnation, lease_s, load)
 
 
 @asynccontextmanager

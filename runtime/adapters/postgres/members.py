@@ -16,6 +16,7 @@ from runtime.adapters.postgres.rows import (
     text_array,
 )
 from runtime.adapters.postgres.translate import repeated
+from runtime.core.lanes import USUAL_WEIGHT, check_weight
 from runtime.errors import IncarnationDead, InvalidInput
 
 if TYPE_CHECKING:
@@ -36,9 +37,11 @@ class Members:
         async with self._connections.read.session() as session:
             return await join(session, node, lease_s, about)
 
-    async def renew(self, incarnation: int, lease_s: float) -> float:
+    async def renew(
+        self, incarnation: int, lease_s: float, load: Mapping[str, object] | None = None
+    ) -> float:
         async with self._connections.read.session() as session:
-            return await renew(session, incarnation, lease_s)
+            return await renew(session, incarnation, lease_s, load)
 
     async def set_state(self, incarnation: int, state: str) -> None:
         """Raises InvalidInput, IncarnationDead."""
@@ -103,14 +106,27 @@ class Catalog:
     async def set_paused(self, handler: str, *, paused: bool) -> bool:
         return bool(await self._connections.read.fetch(SQL.set_paused, handler, paused))
 
+    async def tenant_weights(self) -> dict[str, int]:
+        return {row["name"]: row["weight"] for row in await self._connections.read.fetch(SQL.tenant_weights)}
+
+    async def set_tenant_weight(self, tenant: str, weight: int) -> None:
+        check_weight(weight)
+        if weight == USUAL_WEIGHT:
+            await self._connections.read.fetch(SQL.weigh_tenant_as_usual, tenant)
+        else:
+            await self._connections.read.fetch(SQL.weigh_tenant, tenant, weight)
+
 
 async def join(session: Session, node: str, lease_s: float, about: Mapping[str, object]) -> int:
     return int(await session.value(SQL.join, node, lease_s, json_of(dict(about))))
 
 
-async def renew(session: Session, incarnation: int, lease_s: float) -> float:
+async def renew(
+    session: Session, incarnation: int, lease_s: float, load: Mapping[str, object] | None
+) -> float:
     """Seconds granted. Raises IncarnationDead."""
-    granted_s = await session.value(SQL.renew, incarnation, lease_s)
+    told = None if load is None else json_of(dict(load))
+    granted_s = await session.value(SQL.renew, incarnation, lease_s, told)
     if granted_s is None:
         raise not_living(incarnation, await session.row(SQL.member, incarnation))
     return float(granted_s)

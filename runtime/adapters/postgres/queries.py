@@ -102,6 +102,9 @@ class Queries:
     handlers: Query
     paused: Query
     set_paused: Query
+    tenant_weights: Query
+    weigh_tenant: Query
+    weigh_tenant_as_usual: Query
     # schedules.sql
     put_schedule: Query
     schedules: Query

@@ -210,7 +210,7 @@ def attempt_of(row: asyncpg.Record) -> AttemptView:
 
 
 def node_of(row: asyncpg.Record) -> NodeView:
-    node, incarnation, state, started_at, alive_for_s, about, drain_requested = row
+    node, incarnation, state, started_at, alive_for_s, about, drain_requested, load = row
     return NodeView(
         node=node,
         incarnation=incarnation,
@@ -219,6 +219,7 @@ def node_of(row: asyncpg.Record) -> NodeView:
         alive_for_s=alive_for_s,
         about=orjson.loads(about),
         drain_requested=drain_requested,
+        load=orjson.loads(load),
     )
 
 

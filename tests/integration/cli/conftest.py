@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
+import fcntl
 import os
+import pty
+import re
+import select
+import signal
+import struct
 import subprocess
 import sys
+import termios
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -82,3 +91,52 @@ def process(node_url: str) -> Callable[..., Done]:
         return Done(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+class Terminal:
+    """A command whose stdin, stdout and stderr are a terminal of 100 columns and 30 rows."""
+
+    process: subprocess.Popen[bytes] | None = None
+
+    def __init__(self, url: str, *arguments: str) -> None:
+        self._ours, theirs = pty.openpty()
+        self.resize(100, 30)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "node.cli", *arguments], stdin=theirs, stdout=theirs, stderr=theirs,
+            env=clean_environment(NORIA_URL=url, COLUMNS="100", TERM="xterm-256color"), start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self.shown = ""
+
+    def read_until(self, text: str, within_s: float = 20.0, *, forget: bool = False) -> None:
+        """`forget`: what was shown before does not count."""
+        deadline_s = time.monotonic() + within_s
+        begin = len(self.shown) if forget else 0
+        while text not in self.shown[begin:]:
+            assert select.select([self._ours], [], [], deadline_s - time.monotonic())[0], self.shown
+            self.shown += self._decoder.decode(os.read(self._ours, 65536))
+
+    def resize(self, columns: int, rows: int) -> None:
+        """As if somebody pulled at the window; the command that runs there hears of it."""
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        if self.process is not None:
+            self.process.send_signal(signal.SIGWINCH)
+
+    def type(self, text: str) -> None:
+        os.write(self._ours, text.encode())
+
+    def finish(self, within_s: float = 20.0) -> int:
+        while select.select([self._ours], [], [], within_s)[0]:
+            try:
+                self.shown += self._decoder.decode(os.read(self._ours, 65536))
+            except OSError:  # the other side is closed
+                break
+        assert self.process is not None
+        code = self.process.wait(within_s)
+        os.close(self._ours)
+        return code
+
+
+def plain(shown: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).replace("\r", "")

@@ -296,7 +296,8 @@ def names(group: Any) -> list[tuple[str, ...]]:
 def test_the_commands_of_the_contract_are_there() -> None:
     assert {" ".join(path) for path in names(command)} == {
         "dev", "node", "check", "migrate", "new", "submit", "status", "wait", "result", "cancel", "retry", "tasks",
-        "dead list", "dead show", "dead replay", "dead purge", "handlers", "pause", "resume", "stats",
+        "dead list", "dead show", "dead replay", "dead purge", "handlers", "pause", "resume", "stats", "top",
+        "tenants", "tenant weight",
         "nodes", "ring", "locate", "views", "drain", "schedules", "schedule set", "schedule show", "schedule next",
         "schedule pause", "schedule resume", "schedule run", "schedule delete",
     }  # fmt: skip

@@ -2,62 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import re
-import select
-import subprocess
-import sys
-import time
 from typing import TYPE_CHECKING
 
 from actors import task
-from tests.integration.cli.conftest import clean_environment
+from tests.integration.cli.conftest import Terminal, plain
 from tests.support.client_handlers import LATER, add, gate, progress
 
 if TYPE_CHECKING:
     from node.client import SyncClient
 
 
-class Terminal:
-    """A command whose stdin, stdout and stderr are a terminal of 100 columns."""
-
-    def __init__(self, url: str, *arguments: str) -> None:
-        self._ours, theirs = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "node.cli", *arguments], stdin=theirs, stdout=theirs, stderr=theirs,
-            env=clean_environment(NORIA_URL=url, COLUMNS="100", TERM="xterm-256color"), start_new_session=True,
-        )  # fmt: skip
-        os.close(theirs)
-        self.shown = ""
-
-    def read_until(self, text: str, within_s: float = 20.0) -> None:
-        deadline_s = time.monotonic() + within_s
-        while text not in self.shown:
-            assert select.select([self._ours], [], [], deadline_s - time.monotonic())[0], self.shown
-            self.shown += os.read(self._ours, 65536).decode()
-
-    def type(self, text: str) -> None:
-        os.write(self._ours, text.encode())
-
-    def finish(self, within_s: float = 20.0) -> int:
-        while select.select([self._ours], [], [], within_s)[0]:
-            try:
-                self.shown += os.read(self._ours, 65536).decode()
-            except OSError:  # the other side is closed
-                break
-        code = self.process.wait(within_s)
-        os.close(self._ours)
-        return code
-
-
 def run(url: str, *arguments: str) -> tuple[int, str]:
     terminal = Terminal(url, *arguments)
     return terminal.finish(), terminal.shown
-
-
-def plain(shown: str) -> str:
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).replace("\r", "")
 
 
 def test_tables_have_colours_and_fit(node_url: str, client: SyncClient) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from yarl import URL
 
 from actors import Context, handler
+from actors.activity import HotKey, NextFire
 from actors.authoring.registry import Registry
 from node.http.stats import counted
 from runtime.core.slots import slot_of
@@ -255,6 +257,77 @@ async def test_stats_tell_what_goes_on(http: Http, gates: Gates) -> None:
     )  # fmt: skip
     assert stats["capacity"]["async"]["taken"] == 1
     assert len(stats["rates"]["accepted"]["last"]) == 120
+
+
+async def test_stats_tell_of_all_nodes_what_they_told_last(http: Http, node: MemoryNode) -> None:
+    other = await node.store.join("n2", 60, {"handlers": ["there", "add"]})
+    await node.store.set_state(other, "draining")
+    load = {
+        "running": 7,
+        "limit": 9,
+        "rates": {"accepted": 1.5},
+        "handlers": {"add": [2.0, 1.0], "there": [8, 0]},
+    }
+    await node.store.renew(other, 60, load)
+    for _ in range(5):
+        await http.done("add", {"a": 1})
+
+    rows: dict[str, Any] = {}
+    stats: dict[str, Any] = {}
+    async with asyncio.timeout(10):  # rates are of whole seconds, and the record is counted once a second
+        while rows.get("add", {}).get("per_s", 0) <= 2 or len(stats["nodes"]) < 2:
+            stats = (await http.get("/v1/stats")).json
+            rows = {row["name"]: row for row in stats.get("handlers", ())}
+    me, they = stats["nodes"]
+    assert (me["name"], me["state"], me["limit"]) == ("n1", "active", 105)
+    assert they == {"name": "n2", "incarnation": other, "state": "draining", "running": 7, "limit": 9,
+                    "rates": {"accepted": 1.5}}  # fmt: skip
+    assert rows["add"]["per_s"] >= 2.1
+    assert rows["add"]["failed_per_s"] == 1.0
+    assert rows["add"]["p95_s"] >= rows["add"]["p50_s"] > 0
+    assert (rows["there"]["per_s"], rows["there"].get("p50_s")) == (8.0, None)
+
+
+async def test_tenants_are_listed_and_weighed(http: Http, node: MemoryNode) -> None:
+    assert (await http.call("PUT", "/v1/tenants/acme", json={"weight": 3})).json == {
+        "name": "acme", "weight": 3, "ready": 0, "scheduled": 0, "running": 0, "oldest_s": 0.0,
+    }  # fmt: skip
+    await http.submit("add", {"a": 1}, delay_s=3600)
+    await until(lambda: node.world.capacity.weights == {"acme": 3})
+    async with asyncio.timeout(10):  # until the record is counted
+        rows: list[dict[str, Any]] = []
+        while not rows or rows[-1]["scheduled"] == 0:
+            rows = (await http.get("/v1/tenants")).json["tenants"]
+    assert [(row["name"], row["weight"], row["scheduled"]) for row in rows] == [
+        ("acme", 3, 0),
+        ("default", 1, 1),
+    ]
+    page = (await http.get("/v1/tenants?limit=1")).json
+    assert ([row["name"] for row in page["tenants"]], page["next_cursor"]) == (["acme"], "acme")
+    page = (await http.get("/v1/tenants?limit=1&cursor=acme")).json
+    assert ([row["name"] for row in page["tenants"]], page["next_cursor"]) == (["default"], None)
+    stats = (await http.get("/v1/stats")).json
+    assert [row["name"] for row in stats["tenants"]] == ["acme", "default"]
+
+
+@pytest.mark.parametrize("body", [{}, {"weight": 0}, {"weight": 101}, {"weight": 1.5}, {"weight": 1, "x": 1}])
+async def test_a_weight_that_is_none_is_refused(http: Http, node: MemoryNode, body: dict[str, Any]) -> None:
+    assert (await http.call("PUT", "/v1/tenants/acme", json=body)).status == 422
+    assert await node.store.tenant_weights() == {}
+
+
+async def test_a_tenant_that_cannot_be_is_refused(http: Http) -> None:
+    for name in ("a%00b", "x" * 201):
+        assert (await http.call("PUT", f"/v1/tenants/{name}", json={"weight": 2})).status == 422
+
+
+async def test_stats_tell_hot_keys_and_what_fires_next(http: Http, node: MemoryNode) -> None:
+    at = datetime(2030, 1, 1, tzinfo=UTC)
+    node.world.activity.hot_keys = (HotKey("account", "42", 2.5),)
+    node.world.activity.next_fires = (NextFire("default", "nightly", at),)
+    stats = (await http.get("/v1/stats")).json
+    assert stats["hot_keys"] == [{"actor": "account", "key": "42", "per_s": 2.5}]
+    assert stats["next_fires"] == [{"tenant": "default", "name": "nightly", "at": "2030-01-01T00:00:00Z"}]
 
 
 def test_a_census_is_counted_by_lane_and_handler() -> None:

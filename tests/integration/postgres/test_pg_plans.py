@@ -170,6 +170,10 @@ async def everything(scene: Scene, rows: int, known: str = "k") -> None:
     await store.forget(finished_before_s=0, keys_before_s=0, limit=rows)
     await store.expire(100)
     await store.bury(me, LEASE_S)
+    await store.renew(me, LEASE_S, {"running": rows})
+    await store.nodes()
+    await store.tenant_weights()
+    await store.due_schedules(86_400, rows)
     for which in FILTERS:
         page = await store.list(which, 50)
         await store.list(which, 50, before=page.next_cursor)

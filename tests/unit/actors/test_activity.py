@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 from actors.activity import FAILURES_KEPT, RATE_WINDOW_S, Activity, EventLog, Gap, TaskEvent
+from actors.load import Load, read_load
 from runtime.core.task import State
 from tests.support.factories import new_id
 
@@ -92,3 +93,31 @@ def test_percentiles() -> None:
     for hundredths in range(100):
         activity.latency(hundredths / 100)
     assert activity.latency_percentiles() == {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+
+
+def test_handlers_are_counted_apart_and_their_run_times_are_the_last() -> None:
+    now_s = 1000.0
+    activity = Activity(lambda: now_s, lambda: NOW)
+    work = activity.handlers
+    assert (work.per_s("echo"), work.run_times("echo")) == ((0.0, 0.0), None)
+    for second in range(300):
+        now_s = 1000.0 + second
+        work.succeeded("echo", 4)
+        work.took("echo", [second / 100] * 20)
+        activity.failed(new_id(), "echo", 1, final=second % 2 == 0, error_type="E", message="")
+    now_s += 1
+    assert work.per_s("echo") == (4.0, 1.0)
+    assert work.run_times("echo") == (2.95, 2.99)
+    now_s += 20
+    assert work.per_s("echo") == (0.0, 0.0)
+
+
+def test_what_another_version_tells_of_its_load_is_no_error() -> None:
+    for told in (
+        {},
+        {"running": "x", "limit": None, "rates": [1], "handlers": 3},
+        {"handlers": {"a": [1]}, "new": 1},
+    ):
+        assert read_load(told) == Load()
+    told = {"running": 3, "limit": 9, "rates": {"accepted": 2, "x": "y"}, "handlers": {"a": [1, 0.5]}}
+    assert read_load(told) == Load(3, 9, {"accepted": 2.0}, {"a": (1.0, 0.5)})

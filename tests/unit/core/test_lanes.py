@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.core.lanes import PROBE_EVERY, Lanes
+from runtime.core.lanes import PROBE_EVERY, WEIGHT_MAX, Lanes, check_weight
 from runtime.core.task import Lane
+from runtime.errors import InvalidInput
 
 WEIGHT = {Lane.HIGH: 8, Lane.MEDIUM: 4, Lane.LOW: 1}
 Turn = tuple[int, Lane, str]  # band, lane, tenant
 
+WEIGHTS = st.dictionaries(st.sampled_from(["a", "b", "c"]), st.integers(1, 5))
 TURNS = st.lists(
     st.tuples(st.integers(1, 40), st.sampled_from(Lane), st.sampled_from(["a", "b", "c"])),
     min_size=1,
@@ -20,8 +22,9 @@ TURNS = st.lists(
 )
 
 
-def lanes_of(turns: list[Turn]) -> Lanes:
+def lanes_of(turns: list[Turn], weights: dict[str, int] | None = None) -> Lanes:
     lanes = Lanes()
+    lanes.weigh(weights or {})
     lanes.serve(turns)
     return lanes
 
@@ -47,7 +50,9 @@ FULL = float("inf")
 class DumbWheel:
     """Row by row, with plain lists that are rotated."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: dict[str, int]) -> None:
+        self.weights = weights
+        self.used: Counter[tuple[Lane, str]] = Counter()
         self.tenants: dict[Lane, list[str]] = {lane: [] for lane in Lane}
         self.bands: dict[tuple[Lane, str], list[int]] = defaultdict(list)
         self.passes = dict.fromkeys(Lane, 0)
@@ -69,21 +74,28 @@ class DumbWheel:
         self.bands[lane, tenant].remove(band)
         if not self.bands[lane, tenant]:
             self.tenants[lane].remove(tenant)
+            del self.used[lane, tenant]
 
     def turn(self) -> int:
         lane = min(self.lanes, key=lambda lane: (self.passes[lane], lane))
         self.now = self.passes[lane]
         self.passes[lane] += 8 // WEIGHT[lane]
-        self.tenants[lane].append(tenant := self.tenants[lane].pop(0))
+        tenant = self.tenants[lane][0]
+        self.used[lane, tenant] += 1
+        if self.used[lane, tenant] == self.weights.get(tenant, 1):
+            self.used[lane, tenant] = 0
+            self.tenants[lane].append(self.tenants[lane].pop(0))
         self.bands[lane, tenant].append(band := self.bands[lane, tenant].pop(0))
         return band
 
 
 @settings(max_examples=80, deadline=None)
-@given(TURNS, st.lists(st.tuples(st.integers(1, 60), st.integers(0, 2**12 - 1)), max_size=20))
-def test_choices_are_those_of_the_dumb_reference(turns: list[Turn], rounds: list[tuple[int, int]]) -> None:
+@given(TURNS, WEIGHTS, st.lists(st.tuples(st.integers(1, 60), st.integers(0, 2**12 - 1)), max_size=20))
+def test_choices_are_those_of_the_dumb_reference(
+    turns: list[Turn], weights: dict[str, int], rounds: list[tuple[int, int]]
+) -> None:
     """In every round each band's bit says whether its ask comes back full or empty."""
-    lanes, wheels, due = lanes_of(turns), {True: DumbWheel(), False: DumbWheel()}, 0
+    lanes, wheels, due = lanes_of(turns, weights), {wet: DumbWheel(weights) for wet in (True, False)}, 0
     wet = dict.fromkeys(turns, True)
     for turn in turns:
         wheels[True].add(*turn)
@@ -157,16 +169,16 @@ def test_tenants_share_a_lane_evenly_however_many_bands_they_have() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(TURNS, st.integers(1, 30), st.data())
+@given(TURNS, WEIGHTS, st.integers(1, 30), st.data())
 def test_any_band_with_work_is_served_within_the_bound(
-    turns: list[Turn], rows: int, data: st.DataObject
+    turns: list[Turn], weights: dict[str, int], rows: int, data: st.DataObject
 ) -> None:
     """Whatever else is full or empty, also with a capacity of one row: from dry to the first row."""
     full = data.draw(st.sets(st.sampled_from([turn[0] for turn in turns])))
-    lanes = lanes_of(turns)
+    lanes = lanes_of(turns, weights)
     serve_rounds(lanes, rows, 60, dict.fromkeys(full, FULL))  # the others are dry now, most likely
     band, lane, tenant = data.draw(st.sampled_from(turns))
-    tenants = len({t for _, of_lane, t in turns if of_lane == lane})
+    tenants = sum(weights.get(t, 1) for t in {t for _, of_lane, t in turns if of_lane == lane})
     bands = sum(turn[1:] == (lane, tenant) for turn in turns)
     bound = PROBE_EVERY * 13 * tenants * bands
     served = serve_rounds(lanes, rows, bound // rows + 2, dict.fromkeys({band, *full}, FULL))
@@ -193,6 +205,82 @@ def test_low_is_not_starved_by_false_alarms_in_high() -> None:
             lanes.returned(band, limit, got=limit if band == 2 else 0)
             low += band == 2
     assert low >= 100 // 9
+
+
+# -- tenants ----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(1, WEIGHT_MAX), min_size=1, max_size=8),
+    st.lists(st.integers(1, 300), min_size=1, max_size=30),
+)
+def test_shares_of_full_tenants_never_differ_from_their_weights_by_more_than_a_turn_of_theirs(
+    weights: list[int], pulls: list[int]
+) -> None:
+    lanes = lanes_of(
+        [(n, Lane.LOW, f"t{n}") for n in range(len(weights))], {f"t{n}": w for n, w in enumerate(weights)}
+    )
+    served: Counter[int] = Counter()
+    for rows in pulls:
+        served += serve_rounds(lanes, rows, 1, dict.fromkeys(range(len(weights)), FULL))
+        for n, weight in enumerate(weights):
+            assert abs(served[n] - served.total() * weight / sum(weights)) < weight + 1e-6
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    others=st.lists(st.integers(1, WEIGHT_MAX), min_size=1, max_size=8),
+    own=st.integers(1, WEIGHT_MAX),
+    few=st.integers(1, 30),
+    rows=st.integers(1, 64),
+    before=st.integers(0, 50),
+)
+def test_a_few_rows_wait_for_whole_rounds_of_the_others_and_never_for_their_backlog(
+    others: list[int], own: int, few: int, rows: int, before: int
+) -> None:
+    """However much the others have, and however long they had the node for themselves."""
+    weights = {f"t{n}": weight for n, weight in enumerate(others)} | {"few": own}
+    lanes = lanes_of([*((n, Lane.LOW, f"t{n}") for n in range(len(others))), (99, Lane.LOW, "few")], weights)
+    waiting: dict[int, float] = {**dict.fromkeys(range(len(others)), FULL), 99: 0}
+    serve_rounds(lanes, rows, before + 1, waiting)
+    waiting[99] = few
+    lanes.wake(99)
+    chosen = 0
+    while waiting[99]:
+        chosen += serve_rounds(lanes, rows, 1, waiting).total()
+    assert chosen <= (-(-few // own) + 1) * (sum(others) + own) + rows
+
+
+def test_a_weight_counts_from_now_on_and_nobody_loses_a_turn() -> None:
+    lanes = lanes_of([(1, Lane.LOW, "a"), (2, Lane.LOW, "b")])
+    assert dict(lanes.choose(10)) == {1: 5, 2: 5}
+    lanes.weigh({"a": 3})
+    assert dict(lanes.choose(8)) == {1: 6, 2: 2}
+    assert lanes.choose(1) == [(1, 1)]
+    lanes.weigh({})
+    assert dict(lanes.choose(2)) == {1: 1, 2: 1}
+    lanes.serve([(2, Lane.LOW, "b")])
+    assert dict(lanes.choose(7)) == {2: 7}
+
+
+def test_a_choice_takes_as_many_steps_as_rows_however_many_tenants_have_some() -> None:
+    lanes = lanes_of([(n, Lane.LOW, f"t{n}") for n in range(10_000)])
+    seen: Counter[int] = Counter()
+    for _ in range(10_000 // 50):
+        chosen = lanes.choose(50)
+        assert len(chosen) == 50
+        seen.update(band for band, _ in chosen)
+        for band, limit in chosen:
+            lanes.returned(band, limit, limit)
+    assert set(seen.values()) == {1}
+    assert len(seen) == 10_000
+
+
+@pytest.mark.parametrize("weight", [0, -1, WEIGHT_MAX + 1])
+def test_a_weight_out_of_bounds_is_refused(weight: int) -> None:
+    with pytest.raises(InvalidInput, match=f"{weight} is no weight: allowed are whole numbers from 1 to 100"):
+        check_weight(weight)
 
 
 # -- wet and dry ------------------------------------------------------------------------------------

@@ -47,6 +47,18 @@ SELECT name, digest, schema, defaults, source, doc, paused_at IS NOT NULL AS pau
 -- name: paused
 SELECT name FROM noria.handler WHERE paused_at IS NOT NULL ORDER BY name;
 
+-- name: tenant_weights
+SELECT name, weight FROM noria.tenant ORDER BY name;
+
+-- name: weigh_tenant
+-- $1 name text, $2 weight integer
+INSERT INTO noria.tenant (name, weight) VALUES ($1, $2)
+ON CONFLICT (name) DO UPDATE SET weight = excluded.weight, changed_at = statement_timestamp();
+
+-- name: weigh_tenant_as_usual
+-- $1 name text
+DELETE FROM noria.tenant WHERE name = $1;
+
 -- name: set_paused
 -- $1 name text, $2 paused boolean
 UPDATE noria.handler

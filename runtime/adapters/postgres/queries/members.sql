@@ -8,7 +8,7 @@ VALUES ($1, ($3::text)::jsonb, $2, clock_timestamp() + $2 * interval '1 second',
 RETURNING incarnation;
 
 -- name: renew
--- $1 incarnation bigint, $2 lease_s double precision
+-- $1 incarnation bigint, $2 lease_s double precision, $3 load text
 -- The unbroken time starts anew where this renewal proves that something was wrong which may have held up the
 -- others too: less than 3/8 of the lease was left, more was left than was granted (the clock stepped back), or it is
 -- another PostgreSQL than last time (restart, failover).
@@ -22,7 +22,8 @@ UPDATE noria.lease
            THEN clock_timestamp() ELSE unbroken_since END,
        server = (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint,
        alive_until = clock_timestamp() + $2 * interval '1 second',
-       lease_s = $2
+       lease_s = $2,
+       load = coalesce(($3::text)::jsonb, load)
  WHERE incarnation = $1 AND state < 8
 RETURNING $2::double precision AS granted_s;
 
@@ -81,7 +82,7 @@ RETURNING l.incarnation;
 -- name: nodes
 SELECT node, incarnation, state, started_at,
        extract(epoch FROM alive_until - clock_timestamp())::double precision AS alive_for_s, about,
-       drain_requested_at IS NOT NULL AS drain_requested
+       drain_requested_at IS NOT NULL AS drain_requested, load
   FROM noria.lease
  WHERE ended_at IS NULL OR ended_at >= clock_timestamp() - interval '1 hour'
  ORDER BY incarnation;
