@@ -6,6 +6,7 @@ Time passes by moving the instants on record back, so nothing waits.
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -198,11 +199,19 @@ async def test_a_lease_needs_a_schema(pg_dsn_empty: str) -> None:
 
 
 async def test_renewals_leave_no_index_entries_behind(scene: Scene) -> None:
-    """They are heap-only updates: no column that an index knows changes, and the page has room."""
+    """They are heap-only updates: no column that an index knows changes, and the page has room, also with all that a
+    busy node tells."""
     incarnation = await scene.member("n")
     renew = await scene.admin.prepare(SQL.renew.sql)
-    for _ in range(50):
-        await renew.fetch(incarnation, LEASE_S)
+    for n in range(50):
+        handlers = {f"shop.handler_with_a_long_name_{number}": [n * 1000.1, number] for number in range(20)}
+        load = {
+            "running": n,
+            "limit": 110,
+            "rates": {"accepted": n * 1.1, "succeeded": n},
+            "handlers": handlers,
+        }
+        await renew.fetch(incarnation, LEASE_S, json.dumps(load))
     counts = await scene.admin.fetchrow(
         "SELECT pg_stat_get_xact_tuples_hot_updated(c) AS hot, pg_stat_get_xact_tuples_updated(c) AS updated "
         "FROM (SELECT 'noria.lease'::regclass::oid AS c) t"
