@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from actors.authoring.options import HandlerOptions
 from actors.authoring.schema import PublishedSchema
+from runtime.core.limits import Per
 from runtime.core.task import HandlerEntry
 from runtime.errors import InvalidInput
 from runtime.ports import Catalog
@@ -34,6 +35,8 @@ class ForeignHandler:
     options: HandlerOptions  # priority, timeout_s and max_attempts as published
     schema: PublishedSchema
     actor_type: str | None = None  # of the actor whose method it is
+    needs_limit_key: bool = False
+    is_limited: bool = False
 
     @classmethod
     def of(cls, entry: HandlerEntry) -> ForeignHandler:
@@ -42,7 +45,8 @@ class ForeignHandler:
             known = {name: entry.defaults[name] for name in _OPTIONS if name in entry.defaults}
             schema = PublishedSchema(entry.name, entry.schema)
             actor = entry.defaults.get("actor")
-            return cls(entry.name, entry.digest, HandlerOptions.make(**known), schema, actor)
+            limits = (entry.defaults.get("limit_per") == Per.KEY, "limit_per" in entry.defaults)
+            return cls(entry.name, entry.digest, HandlerOptions.make(**known), schema, actor, *limits)
         except Exception as error:
             detail = f"what other nodes published of {entry.name} cannot be read here; send it to one of them"
             log.warning("%s: %s: %s", detail, type(error).__name__, str(error)[:200])

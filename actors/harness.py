@@ -38,6 +38,7 @@ from actors.router.submitting import submit
 from actors.supervisor.messages import Actors, GetActors, Message
 from actors.supervisor.supervisor import Supervisor
 from actors.world import Limits, World
+from runtime.core.limits import in_force
 from runtime.core.objects import Reference
 from runtime.core.task import (
     AttemptView,
@@ -166,6 +167,8 @@ class Harness:
         async with self._stack as stack:
             opened = await stack.enter_async_context(open_lifespans(self.registry.lifespans))
             await self.store.publish(self.registry.entries())
+            await self.store.declare_limits(self.registry.limits())
+            self._capacity.limits = in_force(await self.store.limits())
             incarnation = await self.store.join("harness", _LEASE_S, {"tags": sorted(self._tags)})
             self._world = world = self._make_world(_first_of(self._given, opened), incarnation)
             self._system = await stack.enter_async_context(ActorSystem(self._clock))
@@ -314,7 +317,10 @@ class Harness:
                 moments.append(view.due)
             if view.expires_at is not None and view.state is not State.RUNNING:
                 moments.append(view.expires_at)
-        return min(((moment - self._start).total_seconds() for moment in moments), default=None)
+        at_s = [(moment - self._start).total_seconds() for moment in moments]
+        if (limited_at_s := self._capacity.limited_at_s) is not None:
+            at_s.append(limited_at_s)
+        return min(at_s, default=None)
 
     # -- looking ------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ from actors.bands import Bands
 from actors.catalog import ForeignHandler, Published
 from runtime.core.canonical import digest as digest_of
 from runtime.core.ids import ENTROPY_BYTES, IdSequence
+from runtime.core.limits import Per, limiter_id
 from runtime.core.slots import routing_key, slot_of
 from runtime.core.task import DEFAULT_TENANT, BandKey, Lane, NewTask
 from runtime.errors import InvalidInput
@@ -52,6 +53,7 @@ class TaskSpec:
     tenant: str = DEFAULT_TENANT
     idempotency_key: str | None = None
     actor_key: str | None = None
+    limit_key: str | None = None
     priority: Lane | None = None
     requires: tuple[str, ...] = ()
     prefers: tuple[str, ...] = ()
@@ -88,6 +90,8 @@ class _Missing:
 
     actor_type: str | None
     options: HandlerOptions = HandlerOptions()
+    needs_limit_key: bool = False
+    is_limited: bool = False
 
 
 @dataclass(slots=True)
@@ -219,6 +223,13 @@ class Intake:
             return [*errors, *((pointer.removeprefix("#"), detail) for pointer, detail in refused.errors)]
         if handler.actor_type is not None and spec.actor_key is None:
             errors.append(("/actor_key", f"is required: {spec.handler} is a message to a keyed actor"))
+        if handler.is_limited and spec.actor_key is not None:
+            detail = (
+                f"{spec.handler} has a limit, which does not count messages to a key; leave one of them out"
+            )
+            errors.append(("/actor_key", detail))
+        if handler.needs_limit_key is not (spec.limit_key is not None):
+            errors.append(_limit_key_fault(spec))
         if len(payload) > PAYLOAD_BYTES_MAX:
             errors.append(_size_fault("/payload", payload, PAYLOAD_BYTES_MAX))
         metadata = orjson.dumps(spec.metadata) if spec.metadata else None
@@ -288,6 +299,8 @@ def _new_task(one: _Checked, band: int, task_id: UUID, slot: int, born_on: int |
         digest=spec.digest if key is not None else None,
         actor_type=None if spec.actor_key is None else one.handler.actor_type or spec.handler,
         actor_key=spec.actor_key,
+        limit_key=spec.limit_key,
+        limiter=_limiter(spec),
         prefers=spec.prefers,
         delay_s=spec.delay_s or 0.0,
         run_at=spec.run_at,
@@ -297,6 +310,16 @@ def _new_task(one: _Checked, band: int, task_id: UUID, slot: int, born_on: int |
         trace_context=spec.trace_context,
         born_on=born_on,
     )
+
+
+def _limiter(spec: TaskSpec) -> UUID | None:
+    return None if spec.limit_key is None else limiter_id(spec.handler, Per.KEY, spec.tenant, spec.limit_key)
+
+
+def _limit_key_fault(spec: TaskSpec) -> tuple[str, str]:
+    if spec.limit_key is None:
+        return "/limit_key", f"is required: {spec.handler} is limited for each key"
+    return "/limit_key", f"{spec.handler} has no limit for each key; declare one with limit_per='key'"
 
 
 def request_digest(request: Mapping[str, Any]) -> bytes:
@@ -317,6 +340,7 @@ def spec_of(
         tenant=tenant,
         idempotency_key=task.idempotency_key,
         actor_key=task.actor_key,
+        limit_key=task.limit_key,
         priority=None if task.priority is None else LANES[task.priority],
         requires=tuple(task.requires),
         prefers=tuple(task.prefers),
@@ -337,6 +361,7 @@ def _is_plain(spec: TaskSpec) -> bool:
     return (
         spec.idempotency_key is None
         and spec.actor_key is None
+        and spec.limit_key is None
         and spec.timeout_s is None
         and spec.max_attempts is None
         and spec.delay_s is None
@@ -354,6 +379,8 @@ def _check_bounds(spec: TaskSpec) -> Errors:
         found.append(("/idempotency_key", key_fault(spec.idempotency_key)))
     if spec.actor_key is not None:
         found.append(("/actor_key", key_fault(spec.actor_key)))
+    if spec.limit_key is not None:
+        found.append(("/limit_key", key_fault(spec.limit_key)))
     if spec.requires or spec.prefers:
         found += [("/requires", tags_fault(spec.requires)), ("/prefers", tags_fault(spec.prefers))]
     if spec.timeout_s is not None:

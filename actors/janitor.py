@@ -29,6 +29,7 @@ _CENSUS_MAX_S: Final = 10.0
 _FORGET_EVERY: Final = 30
 _BATCH_MAX: Final = 500
 _FORGET_BATCH_MAX: Final = 1_000
+_LIMITERS_KEPT_S: Final = 60.0  # after that a limiter says nothing, and is made anew when it is needed
 _FORGET_BATCHES_MAX: Final = 100  # per round, so that a huge history does not stop repair
 
 
@@ -145,6 +146,7 @@ class Janitor(Behavior[Round]):
             )
             if gone < _FORGET_BATCH_MAX:
                 break
+        await self._world.store.forget_limiters(_LIMITERS_KEPT_S, _FORGET_BATCH_MAX)
 
 
 def _after_death(orphan: Orphan) -> Finish | Requeue:

@@ -99,6 +99,7 @@ def task_spec(spec: ScheduleSpec, at: datetime, *, by_hand: bool = False) -> Tas
         tenant=spec.tenant,
         idempotency_key=None if by_hand else fire_key(spec.name, at),
         actor_key=fields.get("actor_key"),
+        limit_key=fields.get("limit_key"),
         priority=None if priority is None else LANES[priority],
         requires=tuple(fields.get("requires") or ()),
         prefers=tuple(fields.get("prefers") or ()),

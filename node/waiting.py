@@ -16,6 +16,9 @@ def waits_for(world: World, view: TaskView) -> tuple[str, str]:
         together = " together" if len(view.requires) > 1 else ""
         bears = f"bears {', '.join(view.requires)}{together}"
         return "no_tags", f"no active node that has the handler {view.handler} {bears}"
+    if (limit := world.capacity.limits.get(view.handler)) is not None and not view.unbound:
+        reason = "concurrency" if limit.rate is None else "rate_limit"
+        return reason, f"waits for its turn under the limit of {view.handler}: {limit}"
     if view.unbound:
         detail = f"the arguments do not bind to a version of {view.handler} that tried; waits for a node with another"
         return "no_handler", detail

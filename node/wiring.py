@@ -50,6 +50,7 @@ from runtime.adapters.postgres.migrate import migrate
 from runtime.adapters.postgres.store import PostgresStore
 from runtime.adapters.rabbitmq import open_broker
 from runtime.adapters.telemetry import PrometheusTelemetry
+from runtime.core.limits import in_force
 from runtime.errors import IncarnationDead, NoriaError
 from runtime.kernel.actor import Ref
 from runtime.kernel.clock import SystemClock
@@ -158,6 +159,7 @@ async def _join(
     stack: AsyncExitStack,
 ) -> World:
     await store.publish(registry.entries())
+    await store.declare_limits(registry.limits())
     resources = await stack.enter_async_context(open_lifespans(registry.lifespans))
     await store.adopt_strays()
     bands = Bands(store)
@@ -182,6 +184,7 @@ async def _join(
     )
     capacity = Capacity({kind: limits.of(kind) for kind in Kind})
     capacity.paused = frozenset(await store.paused())  # before the first pull
+    capacity.limits = in_force(await store.limits())
     return World(
         store=store,
         registry=registry,

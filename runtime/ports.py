@@ -16,6 +16,7 @@ from typing import Protocol
 from uuid import UUID
 
 from runtime.core.keyed import Ask, Mail, Turn, TurnEnd
+from runtime.core.limits import HandlerLimit, Limit, LimitedPull, LimitedTake
 from runtime.core.messages import Message, Offer
 from runtime.core.schedule import Firing, Schedule, ScheduleSpec
 from runtime.core.task import (
@@ -106,6 +107,40 @@ class KeyedStore(Protocol):
 
     async def end_turns(self, turns: Sequence[TurnEnd]) -> list[Verdict]:
         """Commit turns, each whole or not at all: outcomes, children, retries, and the state with its version."""
+        ...
+
+
+class LimitedStore(Protocol):
+    """Handlers with limits: `claim` and `pull` know nothing of them, so who serves such a handler claims here."""
+
+    async def limits(self) -> builtins.list[HandlerLimit]:
+        """Of all handlers that ever had one, by name. Every node asks once a second."""
+        ...
+
+    async def declare_limits(self, limits: Mapping[str, Limit]) -> None:
+        """What the code of handlers says, by name; what was set by hand stays before it."""
+        ...
+
+    async def set_limit(self, handler: str, limit: Limit, by: str) -> None:
+        """Limit a handler, whatever its code says (but not per what: that stays)."""
+        ...
+
+    async def unset_limit(self, handler: str) -> bool:
+        """Back to what the code says. False: nothing was set."""
+        ...
+
+    async def pull_limited(
+        self, takes: Sequence[LimitedTake], limit: int, incarnation: int, *, alone: bool = False
+    ) -> LimitedPull:
+        """Claim at most `limit` rows of these bands, of each limiter as many as it lets begin now, by (due, seq)
+        within a band. Counting and claiming are one step: never more run, and never more begin, than the limit says.
+
+        Never repeated by itself, as a claim is not.
+        """
+        ...
+
+    async def forget_limiters(self, older_than_s: float, limit: int) -> int:
+        """Delete state that has said nothing for as long; at most `limit`. How many went."""
         ...
 
 
@@ -278,7 +313,9 @@ class Schedules(Protocol):
         ...
 
 
-class Store(TaskStore, KeyedStore, TaskControl, TaskQueries, Members, Catalog, Schedules, Protocol):
+class Store(
+    TaskStore, KeyedStore, LimitedStore, TaskControl, TaskQueries, Members, Catalog, Schedules, Protocol
+):
     """The whole record, as one adapter offers it."""
 
     async def now(self) -> datetime:

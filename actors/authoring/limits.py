@@ -71,6 +71,12 @@ def attempts_fault(value: object) -> str | None:
     return None if ok else f"{value!r} is not a whole number within 1…{ATTEMPTS_MAX}"
 
 
+def count_fault(value: object, most: int) -> str | None:
+    """Of a whole number that may be left out."""
+    ok = value is None or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most)
+    return None if ok else f"{value!r} is not a whole number within 1…{most}"
+
+
 def timeout_fault(value: object) -> str | None:
     ok = _number(value) and 0 < value <= TIMEOUT_S_MAX
     return None if ok else f"{value!r} is not a number of seconds above 0 and at most {TIMEOUT_S_MAX:.0f}"

@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Protocol, TypeVar, overload
 
-from actors.authoring.options import HandlerOptions, Priority
+from actors.authoring.options import HandlerOptions, LimitPer, Priority
 from actors.authoring.source import refusal
 from runtime.core.backoff import Backoff
 from runtime.errors import RegistrationError
@@ -60,6 +60,9 @@ def handler(
     timeout_s: float = 300.0,
     max_attempts: int = 3,
     rate_limit: str | None = None,
+    burst: int | None = None,
+    max_running: int | None = None,
+    limit_per: LimitPer = "handler",
     backoff: Backoff | None = None,
     give_up_on: tuple[type[BaseException], ...] = (),
     retry_on: tuple[type[BaseException], ...] = (),
@@ -75,6 +78,9 @@ def handler(
     timeout_s: float = 300.0,
     max_attempts: int = 3,
     rate_limit: str | None = None,
+    burst: int | None = None,
+    max_running: int | None = None,
+    limit_per: LimitPer = "handler",
     backoff: Backoff | None = None,
     give_up_on: tuple[type[BaseException], ...] = (),
     retry_on: tuple[type[BaseException], ...] = (),
@@ -86,9 +92,12 @@ def handler(
 
     `cpu=True` runs a `def` in a process of its own, which is killed at the deadline. `timeout_s` bounds one
     attempt; `max_attempts` counts failures, the first included; `backoff` is the pause between them.
-    `give_up_on` are exceptions that are final; where `retry_on` is given, all others are. `rate_limit` is
-    `"100/s"`. `read_only` is for actor methods that change no state. The name is the function's unless it is
-    given.
+    `give_up_on` are exceptions that are final; where `retry_on` is given, all others are. `read_only` is for
+    actor methods that change no state. The name is the function's unless it is given.
+
+    `rate_limit` ("100/s", "5/min") bounds how many attempts start in the whole cluster, `burst` how many of them
+    at once after a pause, `max_running` how many run at the same time. With `limit_per="tenant"` each tenant has
+    that for itself, with "key" each `limit_key` that tasks name.
 
     Raises RegistrationError with file and line.
     """
@@ -100,6 +109,9 @@ def handler(
                 timeout_s=timeout_s,
                 max_attempts=max_attempts,
                 rate_limit=rate_limit,
+                burst=burst,
+                max_running=max_running,
+                limit_per=limit_per,
                 backoff=Backoff() if backoff is None else backoff,
                 give_up_on=give_up_on,
                 retry_on=retry_on,

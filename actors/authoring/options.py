@@ -5,39 +5,18 @@ Errors name the field, the value and what is allowed.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from actors.authoring.limits import attempts_fault, timeout_fault
+from actors.authoring.limits import attempts_fault, count_fault, timeout_fault
 from runtime.core.backoff import Backoff
+from runtime.core.limits import BURST_MAX, RUNNING_MAX, Limit, Per, Rate
 from runtime.core.task import Lane
-from runtime.errors import RegistrationError
+from runtime.errors import InvalidInput, RegistrationError
 
 Priority = Literal["high", "medium", "low"]
+LimitPer = Literal["handler", "tenant", "key"]
 LANES: Final[dict[str, Lane]] = {lane.name.lower(): lane for lane in Lane}
-
-_PERIOD_S: Final = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
-_RATE: Final = re.compile(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,4})?(s|min|h|d)")
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """At most `count` starts per `period_s` seconds."""
-
-    count: int
-    period_s: float
-
-    @classmethod
-    def parse(cls, text: str) -> Rate:
-        """`"100/s"`, `"5/min"`, `"1000/10min"`. Raises ValueError."""
-        match = _RATE.fullmatch(text) if isinstance(text, str) else None
-        if match is None:
-            raise ValueError(
-                f"{text!r} is not a count per period, such as '100/s', '5/min', '1000/h' or '10/30s'"
-            )
-        count, periods, unit = match.groups()
-        return cls(int(count), int(periods or 1) * _PERIOD_S[unit])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +33,7 @@ class HandlerOptions:
     give_up_on: tuple[type[BaseException], ...] = ()
     retry_on: tuple[type[BaseException], ...] = ()
     priority: Lane = Lane.MEDIUM
-    rate_limit: Rate | None = None
+    limit: Limit = Limit()
     cpu: bool = False
     read_only: bool = False
 
@@ -70,16 +49,23 @@ class HandlerOptions:
 
     @classmethod
     def make(
-        cls, *, priority: str = "medium", rate_limit: str | None = None, **others: Any
+        cls,
+        *,
+        priority: str = "medium",
+        rate_limit: str | None = None,
+        burst: int | None = None,
+        max_running: int | None = None,
+        limit_per: str = "handler",
+        **others: Any,
     ) -> HandlerOptions:
         """From what an author writes. Raises RegistrationError."""
         if priority not in LANES:
             _require("priority", f"{priority!r} is not one of {', '.join(LANES)}")
         try:
-            rate = None if rate_limit is None else Rate.parse(rate_limit)
-        except ValueError as error:
-            raise RegistrationError(f"rate_limit: {error}") from None
-        return cls(priority=LANES[priority], rate_limit=rate, **others)
+            limit = limit_of(rate_limit, burst, max_running, limit_per)
+        except InvalidInput as error:
+            raise RegistrationError(str(error)) from None
+        return cls(priority=LANES[priority], limit=limit, **others)
 
     def retries(self, error: BaseException) -> bool:
         """Whether an attempt that raised this may be tried again. A group is as final as its worst member."""
@@ -91,7 +77,6 @@ class HandlerOptions:
 
     def describe(self) -> dict[str, Any]:
         """JSON-able, as the catalog shows it."""
-        rate = self.rate_limit
         return {
             "timeout_s": float(self.timeout_s),
             "max_attempts": self.max_attempts,
@@ -103,9 +88,44 @@ class HandlerOptions:
             },
             "give_up_on": [_qualified(kind) for kind in self.give_up_on],
             "retry_on": [_qualified(kind) for kind in self.retry_on],
-            "rate_limit": None if rate is None else {"count": rate.count, "period_s": rate.period_s},
+            "rate_limit": None if self.limit.rate is None else str(self.limit.rate),
             "read_only": self.read_only,
+            **({} if self.limit.is_open else _rest_of(self.limit)),
         }
+
+
+def limit_of(
+    rate_limit: object, burst: object = None, max_running: object = None, per: object = "handler"
+) -> Limit:
+    """A limit from what people write. Raises InvalidInput that names what is wrong."""
+    if burst is not None and rate_limit is None:
+        raise _invalid("burst", "goes with rate_limit, and there is none")
+    if fault := count_fault(burst, BURST_MAX):
+        raise _invalid("burst", fault)
+    if fault := count_fault(max_running, RUNNING_MAX):
+        raise _invalid("max_running", fault)
+    if per not in _PERS:
+        raise _invalid("limit_per", f"{per!r} is not one of {', '.join(_PERS)}")
+    try:
+        rate = None if rate_limit is None else Rate.parse(rate_limit, burst)  # type: ignore[arg-type] # it checks
+    except ValueError as error:
+        raise _invalid("rate_limit", str(error)) from None
+    limit = Limit(rate, max_running, Per(per))  # type: ignore[arg-type] # checked above
+    if limit.is_open and limit.per is not Per.HANDLER:
+        raise _invalid("limit_per", f"{per!r} needs a rate_limit or max_running, and there is none")
+    return limit
+
+
+_PERS: Final = tuple(per.value for per in Per)
+
+
+def _invalid(name: str, fault: str) -> InvalidInput:
+    return InvalidInput(f"{name}: {fault}", ((f"#/{name}", fault),))
+
+
+def _rest_of(limit: Limit) -> dict[str, Any]:
+    rest: dict[str, Any] = {"max_running": limit.max_running, "limit_per": limit.per.value}
+    return rest if limit.rate is None else rest | {"burst": limit.rate.burst}
 
 
 def _require(name: str, fault: str | None) -> None:

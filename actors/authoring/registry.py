@@ -11,7 +11,7 @@ import hashlib
 import inspect
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -23,6 +23,7 @@ from actors.authoring.loading import load_modules
 from actors.authoring.markers import HandlerMark, is_lifespan, mark_of
 from actors.authoring.source import refusal, source_of
 from actors.authoring.state import ActorDef
+from runtime.core.limits import Per
 from runtime.core.task import Codec, HandlerEntry
 from runtime.errors import RegistrationError
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from actors.authoring.options import HandlerOptions
+    from runtime.core.limits import Limit
+
+
+_LOOKS_S: Final = 0.1  # what a burst should last for
 
 
 class Kind(StrEnum):
@@ -81,6 +86,15 @@ class HandlerDef:
     def actor_type(self) -> str | None:
         """The name of the actor whose method it is: then every task needs an actor key."""
         return None if self.actor is None else self.actor.name
+
+    @property
+    def is_limited(self) -> bool:
+        return not self.options.limit.is_open
+
+    @property
+    def needs_limit_key(self) -> bool:
+        """Whether every task must name the key that it is limited by."""
+        return self.options.limit.per is Per.KEY
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -149,12 +163,17 @@ class Registry:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What an operator should know: options that this version does not act on yet."""
+        """What an operator should know: bursts so small that nodes cannot look often enough to use the rate."""
         return tuple(
-            f"{each.source}: handler {each.name}: rate_limit is kept but not enforced in this version"
+            f"{each.source}: handler {each.name}: {rate} with bursts of {rate.burst} cannot be used up; "
+            f"allow bursts of {int(_LOOKS_S / rate.interval_s)} or more"
             for each in self
-            if each.options.rate_limit is not None
+            if (rate := each.options.limit.rate) is not None and rate.burst * rate.interval_s < _LOOKS_S / 2
         )
+
+    def limits(self) -> dict[str, Limit]:
+        """What each handler declares, by name."""
+        return {each.name: each.options.limit for each in self}
 
     def entries(self) -> list[HandlerEntry]:
         """For the catalog."""
@@ -256,6 +275,8 @@ def _method(definition: ActorDef, name: str, fn: Callable[..., Any]) -> HandlerD
         raise refusal(fn, f"the name {name!r} cannot be used: {fault}")
     if not binding.signature.is_method:
         raise refusal(fn, "is a method of an actor; its first argument must be self, without annotation")
+    if not mark.options.limit.is_open:
+        raise refusal(fn, "rate_limit and max_running are for functions: messages to a key run one at a time")
     if mark.options.cpu:
         raise refusal(fn, "cpu=True is for functions: the state of an actor is in the node's own process")
     return HandlerDef(

@@ -56,11 +56,13 @@ class TaskOptions(TypedDict, total=False):
     default.
 
     Durations in seconds; instants are aware. `delay_s` counts from acceptance; give it or `run_at`, not both.
+    `limit_key` is what a handler with `limit_per="key"` limits it by.
     `requires` are tags a node must bear, `prefers` only orders nodes.
     """
 
     idempotency_key: str | None
     actor_key: str | None
+    limit_key: str | None
     priority: Priority | None
     requires: Sequence[str]
     prefers: Sequence[str]
@@ -84,6 +86,7 @@ class Task(Generic[R_co]):
     payload: Mapping[str, Any] = field(default_factory=dict[str, Any])
     idempotency_key: str | None = None
     actor_key: str | None = None
+    limit_key: str | None = None
     priority: Priority | None = None
     requires: Sequence[str] = ()
     prefers: Sequence[str] = ()
@@ -223,6 +226,7 @@ def _plain(value: Any) -> Any:
 _CHECKS: Final[Mapping[str, Callable[[Any], str | None]]] = {
     "idempotency_key": key_fault,
     "actor_key": key_fault,
+    "limit_key": key_fault,
     "delay_s": delay_fault,
     "timeout_s": timeout_fault,
     "max_attempts": attempts_fault,

@@ -15,6 +15,7 @@ from typing import Final
 
 from actors.authoring.registry import HandlerDef, Kind
 from actors.executor.door import Door
+from runtime.core.limits import Limit
 
 _BUFFER_S: Final = 0.05
 _BUFFER_MAX: Final = 500
@@ -38,6 +39,9 @@ class Capacity:
         self.weights: Mapping[
             str, int
         ] = {}  # of tenants that have another than the usual; replaced, never changed
+        self.limits: Mapping[str, Limit] = {}  # of handlers that have any; replaced, never changed
+        self.limited_at_s: float | None = None  # when time lets something limited begin, as far as is known
+        self._births_held: set[Kind] = set()  # until something limited had its turn
         self.door = Door(self)
 
     def reset(self) -> None:
@@ -68,6 +72,15 @@ class Capacity:
         buffers = 1 if kind in self._behind_since_s else _BIRTHS
         return self._limits[kind] + self._buffer[kind] * buffers
 
+    def room_for_limited(self, kind: Kind) -> int:
+        """As `room`, but half of it where other work waits; where there is none, the next that comes is kept free."""
+        room = self.room(kind)
+        if room:
+            self._births_held.discard(kind)
+            return max(1, room // 2) if kind in self._behind_since_s else room
+        self._births_held.add(kind)
+        return 0
+
     def worth_pulling(self, kind: Kind) -> bool:
         """Whether a claim would bring enough: half a buffer, which is one row where bodies are long.
 
@@ -77,7 +90,7 @@ class Capacity:
 
     def fits(self, kind: Kind, count: int, beside: int) -> bool:
         """Whether so many can be born running now, beside others; of more than there is ever room for, a good part."""
-        if kind in self._behind_since_s:
+        if kind in self._behind_since_s or kind in self._births_held:
             return False
         size = self._size_for_births(kind)
         return self.room_for_births(kind) - beside >= (count if count <= size else (size + 1) // 2)
@@ -167,7 +180,9 @@ class Capacity:
 
     def reserve(self, band: int, handler: HandlerDef) -> bool:
         """Room for one task that starts the moment it is accepted; give it back if it is not."""
-        if band in self._backlog or handler.name in self.paused:
+        if band in self._backlog or handler.name in self.paused or handler.name in self.limits:
+            return False
+        if handler.kind in self._births_held:
             return False
         if self.room_for_births(handler.kind) <= 0:
             return False

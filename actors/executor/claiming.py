@@ -15,6 +15,7 @@ from typing import Final
 from actors.authoring.registry import Kind
 from actors.world import World
 from runtime.core.lanes import Lanes
+from runtime.core.limits import Limit
 from runtime.core.task import Band, Claim, Take
 
 _SINCE_MARGIN: Final = timedelta(
@@ -30,6 +31,8 @@ class Claiming:
         self._served: tuple[int, frozenset[str]] = (-1, frozenset())
         self._served_kinds: frozenset[Kind] = frozenset()
         self._weights: Mapping[str, int] = {}
+        self._limited: dict[Kind, list[int]] = {kind: [] for kind in Kind}
+        self._limits: Mapping[str, Limit] = {}
         self._newest_due: dict[int, datetime] = {}
 
     def waits(self, band: int) -> None:
@@ -52,6 +55,11 @@ class Claiming:
                 quotas = lanes.choose(self._world.capacity.room(kind))
                 takes += [Take(band, limit, None if sweep else self._since(band)) for band, limit in quotas]
         return takes
+
+    def limited(self, kind: Kind) -> Sequence[int]:
+        """Bands that this node may serve now, under limits: they are never in `takes`."""
+        self._serve()
+        return self._limited[kind]
 
     def returned(self, takes: Sequence[Take], marks: Sequence[int], claims: Iterable[Claim]) -> None:
         """Learn from a pull: a band that came back short has no backlog, and leaves its turn to others."""
@@ -79,19 +87,26 @@ class Claiming:
         return behind
 
     def _serve(self) -> None:
-        """Bands are only ever added, so their number and the pauses say whether anything has changed."""
-        if self._weights is not self._world.capacity.weights:
-            self._weights = self._world.capacity.weights
+        """Bands are only ever added, so their number, pauses and limits say whether anything has changed."""
+        capacity = self._world.capacity
+        if self._weights is not capacity.weights:
+            self._weights = capacity.weights
             for lanes in self._lanes.values():
                 lanes.weigh(self._weights)
-        bands, paused = self._world.bands, self._world.capacity.paused
-        if self._served == (len(bands), paused):
+        bands, paused = self._world.bands, capacity.paused
+        if self._served == (len(bands), paused) and self._limits is capacity.limits:
             return
-        self._served = (len(bands), paused)
+        self._served, self._limits = (len(bands), paused), capacity.limits
         by_kind: dict[Kind, list[Band]] = {kind: [] for kind in Kind}
+        self._limited = {kind: [] for kind in Kind}
         for band in bands:
             handler = self._world.serves(band)
-            if handler is not None and band.handler not in paused and not band.keyed:
+            if handler is None or band.handler in paused or band.keyed:
+                continue
+            if band.handler in self._limits:
+                self._limited[handler.kind].append(band.id)
+                capacity.clear_backlog(band.id, capacity.backlog_mark(band.id))
+            else:
                 by_kind[handler.kind].append(band)
         self._kinds = {band.id: kind for kind, served in by_kind.items() for band in served}
         self._served_kinds = frozenset(self._kinds.values())

@@ -24,6 +24,7 @@ from actors.executor.bodies import (
 from actors.executor.claiming import Claiming
 from actors.executor.draining import Draining
 from actors.executor.housekeeping import Housekeeping
+from actors.executor.limited import Limited
 from actors.executor.messages import (
     AnswerLost,
     Born,
@@ -32,8 +33,10 @@ from actors.executor.messages import (
     Drain,
     Drained,
     DueLater,
+    LimitedPulled,
     ListRunning,
     Message,
+    MoreMayBegin,
     Offered,
     Pulled,
     Refresh,
@@ -76,6 +79,7 @@ class Executor(Behavior[Message]):
         self._tell_router = tell_router
         self._runs: dict[UUID, Run] = {}  # in hand: queued, running, or waiting to be settled
         self._claiming = Claiming(world)
+        self._limited = Limited(world, self._claiming.limited)
         self._suspects = Suspects(world.capacity, self._serves)
         self._reporter = Reporter(world)
         self._housekeeping = Housekeeping(world, self._knows, self._cancel)
@@ -102,6 +106,9 @@ class Executor(Behavior[Message]):
         self._offers = Offers(self._world, ctx.detach, ctx.self.tell)
         self._world.cluster.grant = self._offers.grant
         self._keyed.start(ctx.detach, ctx.self.tell)
+        self._limited.start(
+            ctx.detach, ctx.self.tell, lambda in_s: ctx.after(in_s, MoreMayBegin(), key="limited")
+        )
         ctx.after(_TICK_S, Tick(), key="tick")
         ctx.self.tell(Second())
 
@@ -130,11 +137,17 @@ class Executor(Behavior[Message]):
                 self._on_pulled(message)
             case Claimed():
                 self._on_claimed(message)
+            case LimitedPulled():
+                self._on_limited(message)
+            case MoreMayBegin():
+                self._limited.look()
             case Tick():
                 self._on_tick()
                 ctx.after(_TICK_S, Tick(), key="tick")
             case Second():
                 self._detach(self._housekeeping.once())
+                self._limited.sweep()
+                self._limited.look()
                 self._pull(sweep=True)
                 self._keyed.second()
                 # nodes that sweep in step would leave what one of them hands back to always the same
@@ -188,7 +201,10 @@ class Executor(Behavior[Message]):
 
     async def _do_pull(self, takes: tuple[Take, ...], marks: tuple[int, ...], *, alone: bool) -> None:
         try:
-            claims = await self._world.store.pull(takes, self._world.incarnation, alone=alone)
+            if alone and self._limited.covers(takes[0].band):
+                claims: Sequence[Claim] = (await self._limited.pull_alone(takes[0])).claims
+            else:
+                claims = await self._world.store.pull(takes, self._world.incarnation, alone=alone)
             self._tell(Pulled(takes, marks, tuple(claims), alone=alone))
         except Unavailable as away:
             log.warning("pulling: the record is away: %s", away)
@@ -218,6 +234,14 @@ class Executor(Behavior[Message]):
         self._keyed.begun(begun)
         self._finish_drain()
 
+    def _on_limited(self, pulled: LimitedPulled) -> None:
+        if pulled.failed:
+            self._housekeeping.audit_soon()
+        self._reporter.claimed(pulled.pull.claims, via="limit")
+        self._start(pulled.pull.claims)
+        self._limited.pulled(pulled)
+        self._finish_drain()
+
     def _on_claimed(self, claimed: Claimed) -> None:
         self._offers.claimed(claimed)
         if claimed.failed:
@@ -228,7 +252,9 @@ class Executor(Behavior[Message]):
 
     def _on_waits(self, bands: Iterable[int]) -> None:
         for band in bands:
-            self._claiming.waits(band)
+            if not self._limited.waits(band):
+                self._claiming.waits(band)
+        self._limited.look()
         self._pull()
         if any((known := self._world.bands.get(band)) is not None and known.keyed for band in bands):
             self._keyed.look()
@@ -293,6 +319,7 @@ class Executor(Behavior[Message]):
         if self._draining is not None:
             self._draining.count(move)
         elif self._world.capacity.worth_pulling(run.handler.kind):
+            self._limited.look()
             self._offers.claim(run.handler.kind)
             if not self._pulling and self._world.capacity.backlog:
                 self._pull()
@@ -321,6 +348,7 @@ class Executor(Behavior[Message]):
                 self._draining.count(move)
             if one.verdict is not Verdict.COMMITTED:
                 continue
+            self._limited.ended(run.handler)
             if isinstance(move, Requeue):
                 self._on_requeued(run, move, waits)
                 continue
@@ -330,6 +358,7 @@ class Executor(Behavior[Message]):
             ]
         if waits:
             self._on_waits(waits)
+        self._limited.look()
         if final:
             self._tell_router(TasksEnded(tuple(final)))
         if children:
@@ -385,7 +414,8 @@ class Executor(Behavior[Message]):
             self._settle(run, decisions.after_release(run.claim))
 
     def _finish_drain(self) -> None:
-        if self._draining is not None and not self._runs and not self._pulling and self._keyed.idle:
+        asked = self._pulling or not self._keyed.idle or not self._limited.idle
+        if self._draining is not None and not self._runs and not asked:
             self._draining.finish()
 
     # -- time ---------------------------------------------------------------------------------------
@@ -394,6 +424,7 @@ class Executor(Behavior[Message]):
         now_s = self._world.clock.now_s()
         self._world.capacity.measure(now_s)
         self._offers.tick()
+        self._limited.look()
         fenced = self._world.fence.passed
         for pool in self._pools.values():
             pool.check_deadlines()

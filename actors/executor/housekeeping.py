@@ -14,6 +14,7 @@ from uuid import UUID
 
 from actors.world import World
 from runtime.core import decisions
+from runtime.core.limits import in_force
 from runtime.core.task import Orphan, Progress, Settlement
 from runtime.errors import Unavailable
 
@@ -70,6 +71,8 @@ class Housekeeping:
         world.capacity.paused = frozenset(await world.store.paused())
         if world.clock.now_s() >= self._weights_at_s:
             await self._read_weights()
+        if (limits := in_force(await world.store.limits())) != world.capacity.limits:
+            world.capacity.limits = limits
         for task_id, attempt in await world.store.cancel_requests(world.incarnation):
             if self._knows(task_id, attempt):
                 self._cancel(task_id)

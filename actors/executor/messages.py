@@ -8,6 +8,7 @@ from uuid import UUID
 
 from actors.authoring.registry import Kind
 from actors.keyed.messages import KeysWait, MailSeen, TurnsBegun
+from runtime.core.limits import LimitedPull
 from runtime.core.task import Claim, Take
 from runtime.kernel.actor import Control, Request
 from runtime.ports import Delivery
@@ -118,6 +119,21 @@ class Claimed(Control):
 
 
 @dataclass(frozen=True, slots=True)
+class LimitedPulled(Control):
+    """A pull under limits came back (to itself). `asked` were taken of that kind's capacity for it."""
+
+    kind: Kind
+    asked: int
+    pull: LimitedPull
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MoreMayBegin(Control):
+    """Time lets something limited begin (to itself)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick(Control):
     """Deadlines, buffers, due times (to itself)."""
 
@@ -143,6 +159,8 @@ Message = (
     | TurnsBegun
     | Pulled
     | Claimed
+    | LimitedPulled
+    | MoreMayBegin
     | Tick
     | Second
 )

@@ -152,6 +152,7 @@ class Offers:
                 band is not None
                 and world.serves(band) is not None
                 and band.handler not in world.capacity.paused
+                and band.handler not in world.capacity.limits
             )
             (mine if fits else foreign).append(claim)
         if foreign:

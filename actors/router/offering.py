@@ -85,6 +85,8 @@ class Offering:
                     afar.setdefault(owner, set()).add(task.band)
             elif owner is None or mine:
                 here.add(task.band)
+            elif band.handler in self._world.capacity.limits:  # an offer says who begins it; a limit, when
+                afar.setdefault(owner, set()).add(task.band)
             else:
                 parcel = parcels.setdefault((owner, self._kind(band.handler)), _Parcel())
                 parcel.items.append((task.id, task.attempt))

@@ -62,7 +62,7 @@ def _at_once(world: World, specs: Sequence[TaskSpec]) -> Counter[Kind]:
     kinds: Counter[Kind] = Counter()
     for name, count in handlers.items():
         handler = world.registry.get(name)
-        if handler is not None:
+        if handler is not None and name not in world.capacity.limits:
             kinds[handler.kind] += count
     return kinds
 

@@ -68,6 +68,7 @@ def show_task(info: TaskInfo, attempts: Sequence[AttemptInfo]) -> None:
         ("attempt", f"{info.attempt} (failures {info.failures} of {info.max_attempts}, crashes {info.crashes})"),
         ("key", info.idempotency_key),
         ("actor key", info.actor_key),
+        ("limit key", info.limit_key),
         ("tenant", None if info.tenant == "default" else info.tenant),
         ("node", _node(info)),
         ("submitted", render.when(info.created_at)),

@@ -63,6 +63,7 @@ def schedule() -> None:
 )  # fmt: skip
 @click.option("--payload", metavar="JSON|@FILE|@-", help="All arguments as JSON; words are put on top.")
 @click.option("--actor-key", help="Tasks with one actor key run one at a time, in order.")
+@click.option("--limit-key", help="What the handler's limit for each key counts it by.")
 @click.option("--priority", type=click.Choice(["high", "medium", "low"]), help="Before or after others.")
 @click.option("--run-timeout", type=parse.DURATION, help="How long one attempt may take.")
 @click.option("--max-attempts", type=click.IntRange(min=1), help="Failures until it is a dead letter.")
@@ -83,6 +84,7 @@ def set_schedule(
     values = parse.payload(payload, arguments)
     options = {
         "actor_key": said["actor_key"],
+        "limit_key": said["limit_key"],
         "priority": said["priority"],
         "timeout_s": said["run_timeout"],
         "max_attempts": said["max_attempts"],

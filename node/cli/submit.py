@@ -45,6 +45,7 @@ HANDLER = click.argument("handler", shell_complete=complete_handler)
 @click.option("--timeout", type=parse.DURATION, help="With --wait: give up waiting after this (exit 6).")
 @click.option("--key", help="Idempotency key: one key, one task.")
 @click.option("--actor-key", help="Tasks with one actor key run one at a time, in order.")
+@click.option("--limit-key", help="What the handler's limit for each key counts it by.")
 @click.option("--priority", type=click.Choice(["high", "medium", "low"]), help="Before or after others.")
 @click.option("--delay", type=parse.DURATION, help="Run it this much later, such as 30s, 5m or 2h.")
 @click.option("--at", type=parse.MOMENT, help="Run it then, such as 2030-01-31T08:00 (local) or …Z (UTC).")
@@ -97,6 +98,7 @@ def _options(said: Mapping[str, Any]) -> TaskOptions:
     options: dict[str, Any] = {
         "idempotency_key": said["key"],
         "actor_key": said["actor_key"],
+        "limit_key": said["limit_key"],
         "priority": said["priority"],
         "delay_s": said["delay"],
         "run_at": said["at"],

@@ -60,6 +60,7 @@ class TaskInfo:
     node: str | None
     idempotency_key: str | None
     actor_key: str | None
+    limit_key: str | None
     created_at: datetime
     run_at: datetime | None
     started_at: datetime | None
@@ -96,6 +97,7 @@ class TaskInfo:
             node=raw.get("node"),
             idempotency_key=raw.get("idempotency_key"),
             actor_key=raw.get("actor_key"),
+            limit_key=raw.get("limit_key"),
             created_at=created_at,
             run_at=instant(raw.get("run_at")),
             started_at=instant(raw.get("started_at")),

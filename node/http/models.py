@@ -85,6 +85,12 @@ class _Work(TypedDict):
     actor_key: NotRequired[
         Annotated[Key | None, Field(description="Tasks with one key run one at a time, in order.")]
     ]
+    limit_key: NotRequired[
+        Annotated[
+            Key | None,
+            Field(description="What a handler with a limit for each key limits it by, with others."),
+        ]
+    ]
     priority: NotRequired[Priority | None]
     requires: NotRequired[Annotated[Tags, Field(description="Tags a node must bear to run it.")]]
     prefers: NotRequired[Annotated[Tags, Field(description="Tags of nodes that should run it.")]]

@@ -59,6 +59,7 @@ class Task(TypedDict):
     tenant: str
     idempotency_key: str | None
     actor_key: str | None
+    limit_key: str | None
     priority: Priority
     requires: list[str]
     prefers: list[str]

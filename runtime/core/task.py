@@ -167,6 +167,8 @@ class NewTask:
     digest: bytes | None = None  # 32 bytes; present when idempotency_key is
     actor_type: str | None = None
     actor_key: str | None = None
+    limit_key: str | None = None  # what it is limited by, beside others that name the same
+    limiter: UUID | None = None  # core.limits.limiter_id of that key
     prefers: tuple[str, ...] = ()
     delay_s: float = 0.0
     run_at: datetime | None = None
@@ -366,6 +368,7 @@ class TaskView:
     prefers: tuple[str, ...] = ()
     idempotency_key: str | None = None
     actor_key: str | None = None
+    limit_key: str | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
     expires_at: datetime | None = None

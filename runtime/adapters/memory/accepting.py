@@ -120,6 +120,7 @@ def _born(row: TaskRow, incarnation: int, now: datetime) -> RunningRow:
         expires_at=row.new.expires_at,
         band=row.new.band,
         attempt=1,
+        limiter=row.new.limiter,
     )
 
 
@@ -134,4 +135,5 @@ def _first_wait(tables: Tables, row: TaskRow) -> WaitingRow:
         attempt=1,
         actor=actor,
         lane=None if actor is None else tables.lane_of(row.new.band),
+        limiter=row.new.limiter,
     )

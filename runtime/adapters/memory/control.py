@@ -53,6 +53,7 @@ def replay(tables: Tables, task_id: UUID, now: datetime) -> None:
             attempt=outcome.attempt + 1,
             actor=actor,
             lane=None if actor is None else tables.lane_of(task.new.band),
+            limiter=task.new.limiter,
         )
     )
 

@@ -123,6 +123,7 @@ class Reader:
             prefers=new.prefers,
             idempotency_key=new.idempotency_key,
             actor_key=new.actor_key,
+            limit_key=new.limit_key,
             expires_at=new.expires_at,
             metadata=new.metadata,
             created_by=new.created_by,

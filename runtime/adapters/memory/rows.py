@@ -35,6 +35,7 @@ class WaitingRow:
     reason: Reason = Reason.NONE
     actor: UUID | None = None  # with a lane, of messages to keyed actors
     lane: Lane | None = None
+    limiter: UUID | None = None  # of its limit_key
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,6 +56,7 @@ class RunningRow:
     progress: Progress | None = None
     actor: UUID | None = None
     lane: Lane | None = None
+    limiter: UUID | None = None  # under which it began
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,10 +12,12 @@ from uuid import UUID, uuid4
 
 from runtime.adapters.memory import accepting, control, keyed, working
 from runtime.adapters.memory.leases import Leases
+from runtime.adapters.memory.limits import Limits
 from runtime.adapters.memory.names import Names
 from runtime.adapters.memory.reading import Reader
 from runtime.adapters.memory.schedules import Schedules
 from runtime.adapters.memory.tables import Tables
+from runtime.core.limits import LimitedPull
 
 if TYPE_CHECKING:
     import builtins
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from runtime.core.keyed import Ask, Mail, Turn, TurnEnd
+    from runtime.core.limits import HandlerLimit, Limit, LimitedTake
     from runtime.core.schedule import Firing, Schedule, ScheduleSpec
     from runtime.core.task import (
         Acceptance,
@@ -54,6 +57,7 @@ class MemoryStore:
         self._names = Names()
         self._tables = Tables(lambda band: self._names.band(band).lane)
         self._schedules = Schedules(self._tables, self._leases)
+        self._limits = Limits(self._tables, self._names)
         self._identity = uuid4()
 
     async def now(self) -> datetime:
@@ -114,6 +118,31 @@ class MemoryStore:
 
     async def end_turns(self, turns: Sequence[TurnEnd]) -> builtins.list[Verdict]:
         return keyed.end(self._tables, self._leases, turns, self._now())
+
+    # -- LimitedStore --------------------------------------------------------------------------------
+
+    async def limits(self) -> builtins.list[HandlerLimit]:
+        return self._limits.all()
+
+    async def declare_limits(self, limits: Mapping[str, Limit]) -> None:
+        self._limits.declare(limits)
+
+    async def set_limit(self, handler: str, limit: Limit, by: str) -> None:
+        self._limits.set(handler, limit, by)
+
+    async def unset_limit(self, handler: str) -> bool:
+        return self._limits.unset(handler)
+
+    async def pull_limited(
+        self, takes: Sequence[LimitedTake], limit: int, incarnation: int, *, alone: bool = False
+    ) -> LimitedPull:
+        now = self._now()
+        if not self._leases.alive(incarnation, now):
+            return LimitedPull()
+        return self._limits.pull(takes, limit, incarnation, now, alone=alone)
+
+    async def forget_limiters(self, older_than_s: float, limit: int) -> int:
+        return self._limits.forget(older_than_s, limit, self._now())
 
     # -- TaskControl ---------------------------------------------------------------------------------
 

@@ -39,6 +39,8 @@ class Tables:
         self.bands: dict[int, Ordered[Due]] = {}  # what waits, by signed band
         self.mail: dict[tuple[UUID, Lane], Ordered[tuple[int, UUID]]] = {}  # what waits for keys: (seq, id)
         self.busy: Counter[UUID] = Counter()  # how much runs, by key
+        self.limited: dict[tuple[int, UUID], Ordered[Due]] = {}  # what waits, by signed band and limiter
+        self.running_under: Counter[UUID] = Counter()  # how much runs, by limiter
         self.expiry: Ordered[tuple[datetime, int, UUID]] = Ordered()  # of what waits: (expires_at, seq, id)
         self.held: defaultdict[int, dict[UUID, None]] = defaultdict(dict)  # what runs, by incarnation
         self.running_in: Counter[int] = Counter()  # how much runs, by band
@@ -77,6 +79,8 @@ class Tables:
             self.expiry.add((row.expires_at, row.seq, row.id))
         if row.actor is not None and row.lane is not None:
             self.mail.setdefault((row.actor, row.lane), Ordered()).add((row.seq, row.id))
+        if row.limiter is not None:
+            self.limited.setdefault((row.band, row.limiter), Ordered()).add((row.due, row.seq, row.id))
 
     def unwait(self, task_id: UUID) -> WaitingRow:
         row = self.waiting.pop(task_id)
@@ -90,6 +94,10 @@ class Tables:
             self.mail[row.actor, row.lane].remove((row.seq, row.id))
             if not self.mail[row.actor, row.lane]:
                 del self.mail[row.actor, row.lane]
+        if row.limiter is not None:
+            self.limited[row.band, row.limiter].remove((row.due, row.seq, row.id))
+            if not self.limited[row.band, row.limiter]:
+                del self.limited[row.band, row.limiter]
         return row
 
     def run(self, row: RunningRow) -> None:
@@ -98,6 +106,8 @@ class Tables:
         self.running_in[row.band] += 1
         if row.actor is not None:
             self.busy[row.actor] += 1
+        if row.limiter is not None:
+            self.running_under[row.limiter] += 1
 
     def unrun(self, task_id: UUID) -> RunningRow:
         row = self.running.pop(task_id)
@@ -112,6 +122,10 @@ class Tables:
             self.busy[row.actor] -= 1
             if not self.busy[row.actor]:
                 del self.busy[row.actor]
+        if row.limiter is not None:
+            self.running_under[row.limiter] -= 1
+            if not self.running_under[row.limiter]:
+                del self.running_under[row.limiter]
         return row
 
     def end(self, row: OutcomeRow) -> None:

@@ -69,7 +69,16 @@ def _oldest_due(tables: Tables, take: Take, now: datetime) -> list[Due]:
 _NIL = UUID(int=0)
 
 
-def start(tables: Tables, row: WaitingRow, incarnation: int, now: datetime, *, alone: bool) -> Claim:
+def start(
+    tables: Tables,
+    row: WaitingRow,
+    incarnation: int,
+    now: datetime,
+    *,
+    alone: bool,
+    limiter: UUID | None = None,
+) -> Claim:
+    """`limiter` is what it begins under; else that of its own key."""
     tables.unwait(row.id)
     tables.run(
         RunningRow(
@@ -85,6 +94,7 @@ def start(tables: Tables, row: WaitingRow, incarnation: int, now: datetime, *, a
             alone=alone,
             actor=row.actor,
             lane=row.lane,
+            limiter=limiter or row.limiter,
         )
     )
     return _claim_of(tables, row, now, alone=alone)
@@ -229,6 +239,7 @@ def _requeue(tables: Tables, row: RunningRow, move: Requeue, due: datetime, ende
             reason=move.reason,
             actor=row.actor,
             lane=row.lane,
+            limiter=row.limiter,
         )
     )
 

@@ -222,6 +222,8 @@ _AFTER_BORN_ON: Final[tuple[Callable[[NewTask], Any], ...]] = (
     lambda task: int(task.payload_codec) or None,
     attrgetter("payload_key"),
     attrgetter("payload_ref"),
+    attrgetter("limit_key"),
+    attrgetter("limiter"),
 )
 
 

@@ -112,6 +112,16 @@ class Queries:
     fire: Query
     set_schedule_paused: Query
     delete_schedule: Query
+    # limits.sql
+    limited: Query
+    lock_limiters: Query
+    make_limiters: Query
+    claim_limited: Query
+    limits: Query
+    declare_limits: Query
+    set_limit: Query
+    unset_limit: Query
+    forget_limiters: Query
     # session.sql
     set_up: Query
     durability: Query

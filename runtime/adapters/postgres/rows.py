@@ -153,6 +153,7 @@ def view_of(row: asyncpg.Record) -> TaskView:
         prefers=tuple(row["prefers"] or ()),
         idempotency_key=row["idempotency_key"],
         actor_key=row["actor_key"],
+        limit_key=row["limit_key"],
         expires_at=row["expires_at"],
         metadata=_bytes(row["metadata"]),
         created_by=row["created_by"] or "",

@@ -10,6 +10,7 @@ from runtime.adapters.postgres.claiming import Claiming
 from runtime.adapters.postgres.connections import ANSWER_S, Connections, Session
 from runtime.adapters.postgres.control import Control
 from runtime.adapters.postgres.keyed import Keyed
+from runtime.adapters.postgres.limits import Limits
 from runtime.adapters.postgres.members import Catalog, Members
 from runtime.adapters.postgres.migrate import NEWEST_SCHEMA, OLDEST_SCHEMA
 from runtime.adapters.postgres.queries import SQL
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 
-class PostgresStore(Accepting, Claiming, Settling, Keyed, Repairing, Control, Members, Catalog, Schedules):
+class PostgresStore(
+    Accepting, Claiming, Settling, Keyed, Limits, Repairing, Control, Members, Catalog, Schedules
+):
     """Implements runtime.ports.Store on a migrated database. Belongs to the event loop it was opened in."""
 
     def __init__(self, connections: Connections) -> None:

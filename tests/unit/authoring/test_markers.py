@@ -10,7 +10,8 @@ import pytest
 
 from actors import Backoff, Context, RegistrationError, handler, lifespan
 from actors.authoring.markers import is_lifespan, mark_of
-from actors.authoring.options import HandlerOptions, Rate
+from actors.authoring.options import HandlerOptions
+from runtime.core.limits import Limit, Per, Rate
 from runtime.core.task import Lane
 
 
@@ -46,6 +47,9 @@ def test_options_are_kept_with_the_contracts_defaults() -> None:
         timeout_s=30,
         max_attempts=5,
         rate_limit="100/s",
+        burst=20,
+        max_running=5,
+        limit_per="tenant",
         backoff=Backoff(first_s=2, max_s=600),
         give_up_on=(UnicodeError,),
         retry_on=(OSError,),
@@ -59,7 +63,7 @@ def test_options_are_kept_with_the_contracts_defaults() -> None:
     assert mark.options == HandlerOptions(
         timeout_s=30,
         max_attempts=5,
-        rate_limit=Rate(100, 1.0),
+        limit=Limit(Rate(100, 1.0, 20), 5, Per.TENANT),
         backoff=Backoff(first_s=2, max_s=600),
         give_up_on=(UnicodeError,),
         retry_on=(OSError,),
@@ -89,6 +93,11 @@ def test_a_wrapper_made_with_functools_keeps_the_mark() -> None:
         ({"rate_limit": "fast"}, ["rate_limit", "'fast'", "100/s"]),
         ({"rate_limit": "0/s"}, ["rate_limit", "'0/s'"]),
         ({"rate_limit": 100}, ["rate_limit", "100"]),
+        ({"burst": 5}, ["burst", "rate_limit"]),
+        ({"rate_limit": "1/s", "burst": 0}, ["burst", "0", "1…1000000"]),
+        ({"max_running": True}, ["max_running", "True", "1…1000000"]),
+        ({"limit_per": "key"}, ["limit_per", "'key'", "max_running"]),
+        ({"max_running": 1, "limit_per": "node"}, ["limit_per", "'node'", "handler, tenant, key"]),
         ({"backoff": 5}, ["backoff", "5", "Backoff("]),
         ({"give_up_on": ValueError}, ["give_up_on", "ValueError", "tuple"]),
         ({"retry_on": ("ValueError",)}, ["retry_on", "ValueError", "tuple"]),
@@ -154,11 +163,11 @@ def test_a_lifespan_takes_no_arguments_and_stays_itself() -> None:
 @pytest.mark.parametrize(
     ("text", "rate"),
     [
-        ("100/s", Rate(100, 1)),
-        ("5/min", Rate(5, 60)),
-        ("1000/10min", Rate(1000, 600)),
-        ("1/2h", Rate(1, 7200)),
-        ("9/d", Rate(9, 86400)),
+        ("100/s", Rate.of(100, 1)),
+        ("5/min", Rate.of(5, 60)),
+        ("1000/10min", Rate.of(1000, 600)),
+        ("1/2h", Rate.of(1, 7200)),
+        ("9/d", Rate.of(9, 86400)),
     ],
 )
 def test_rates(text: str, rate: Rate) -> None:

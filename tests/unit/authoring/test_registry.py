@@ -126,11 +126,29 @@ def test_catalog_entries_change_their_digest_with_schema_and_defaults_only() -> 
     }
 
 
-def test_an_option_that_nothing_enforces_yet_is_noted() -> None:
-    assert Registry(scrape).notes == ()
-    (note,) = Registry(fingerprint).notes
-    assert line_of(fingerprint) in note
-    assert "rate_limit" in note
+def test_a_burst_that_is_too_small_for_its_rate_is_noted() -> None:
+    @handler(rate_limit="1000/s", burst=5)
+    def hasty(ctx: Context) -> None: ...
+
+    assert Registry(scrape, fingerprint).notes == ()
+    (note,) = Registry(hasty).notes
+    assert line_of(hasty) in note
+    assert "bursts of 100 or more" in note
+
+
+def test_a_limit_is_published() -> None:
+    defaults = Registry(fingerprint).entries()[0].defaults
+    limit = {name: defaults[name] for name in ("rate_limit", "burst", "max_running", "limit_per")}
+    assert limit == {"rate_limit": "5/min", "burst": 1, "max_running": None, "limit_per": "handler"}
+
+
+def test_methods_of_actors_have_no_limits() -> None:
+    class Account(Actor, name="account"):
+        @handler(max_running=1)
+        async def deposit(self, ctx: Context) -> None: ...
+
+    with pytest.raises(RegistrationError, match="rate_limit and max_running are for functions"):
+        Registry(Account)
 
 
 def test_the_same_name_twice_names_both_places() -> None:

@@ -16,10 +16,12 @@ WITH picked AS MATERIALIZED (
        FOR UPDATE OF w SKIP LOCKED
 ), moved AS (
     DELETE FROM noria.waiting w USING picked p WHERE w.id = p.id
-    RETURNING w.id, w.due, w.seq, w.expires_at, w.band, w.attempt, w.failures, w.crashes, w.slot
+    RETURNING w.id, w.due, w.seq, w.expires_at, w.band, w.attempt, w.failures, w.crashes, w.slot,
+              w.limiter
 ), begun AS (
-    INSERT INTO noria.running (id, incarnation, seq, started_at, expires_at, band, attempt, failures, crashes, slot)
-    SELECT id, $3, seq, statement_timestamp(), expires_at, band, attempt, failures, crashes, slot FROM moved
+    INSERT INTO noria.running (id, incarnation, seq, started_at, expires_at, band, attempt, failures, crashes, slot,
+                               limiter)
+    SELECT id, $3, seq, statement_timestamp(), expires_at, band, attempt, failures, crashes, slot, limiter FROM moved
 )
 SELECT m.id, m.attempt, m.band, m.slot, m.seq, m.failures, m.crashes, t.payload, t.payload_codec, t.max_attempts,
        t.timeout_s, statement_timestamp() AS started_at,
@@ -48,11 +50,13 @@ WITH picked AS MATERIALIZED (
                     WHERE l.incarnation = $4 AND l.state < 8 AND l.alive_until > statement_timestamp())
 ), moved AS (
     DELETE FROM noria.waiting w USING picked p WHERE w.id = p.id
-    RETURNING w.id, w.due, w.seq, w.expires_at, w.band, w.attempt, w.failures, w.crashes, w.slot
+    RETURNING w.id, w.due, w.seq, w.expires_at, w.band, w.attempt, w.failures, w.crashes, w.slot,
+              w.limiter
 ), begun AS (
     INSERT INTO noria.running (id, incarnation, seq, started_at, expires_at, band, attempt, failures, crashes, slot,
-                               alone)
-    SELECT id, $4, seq, statement_timestamp(), expires_at, abs(band), attempt, failures, crashes, slot, $5 FROM moved
+                               alone, limiter)
+    SELECT id, $4, seq, statement_timestamp(), expires_at, abs(band), attempt, failures, crashes, slot, $5, limiter
+      FROM moved
 )
 SELECT m.id, m.attempt, abs(m.band) AS band, m.slot, m.seq, m.failures, m.crashes, t.payload, t.payload_codec,
        t.max_attempts, t.timeout_s, statement_timestamp() AS started_at,

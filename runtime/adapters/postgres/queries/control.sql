@@ -48,11 +48,11 @@ WITH picked AS MATERIALIZED (
     SELECT id, incarnation, started_at, finished_at, attempt, 5, error FROM taken WHERE incarnation IS NOT NULL
     ON CONFLICT DO NOTHING
 ), waits AS (
-    INSERT INTO noria.waiting (id, due, seq, expires_at, band, attempt, slot, actor, lane)
+    INSERT INTO noria.waiting (id, due, seq, expires_at, band, attempt, slot, actor, lane, limiter)
     SELECT o.id, statement_timestamp(), t.seq,
            CASE WHEN t.expires_at > statement_timestamp() THEN t.expires_at END, t.band, o.attempt + 1, t.slot,
            noria.actor_id(t.tenant, t.actor_type, t.actor_key),
-           CASE WHEN t.actor_type IS NOT NULL THEN (SELECT b.lane FROM noria.band b WHERE b.id = t.band) END
+           CASE WHEN t.actor_type IS NOT NULL THEN (SELECT b.lane FROM noria.band b WHERE b.id = t.band) END, t.limiter
       FROM taken o
       JOIN noria.task t ON t.id = o.id
 )

@@ -8,7 +8,7 @@ SELECT statement_timestamp() AS now;
 -- $1 ids uuid[], $2 with_results boolean, $3 final_only boolean
 -- One statement, one snapshot: a task is never seen in two tables, nor in none.
 SELECT t.id, t.tenant, b.handler, b.lane, t.slot, t.max_attempts, t.timeout_s, t.created_at, t.run_at, b.requires,
-       t.prefers, t.idempotency_key, t.actor_key, t.expires_at, t.metadata, t.created_by, t.trace_context,
+       t.prefers, t.idempotency_key, t.actor_key, t.limit_key, t.expires_at, t.metadata, t.created_by, t.trace_context,
        t.workflow_id,
        w.due, w.due <= statement_timestamp() AS is_due, w.attempt AS next_attempt, w.failures AS w_failures,
        w.crashes AS w_crashes, w.reason, w.band < 0 AS suspect, abs(w.band) <> t.band AS unbound,

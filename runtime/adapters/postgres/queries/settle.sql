@@ -28,7 +28,7 @@ WITH input AS MATERIALIZED (
 ), fenced AS (
     DELETE FROM noria.running r USING input i
      WHERE r.id = i.id AND r.attempt = i.attempt AND r.incarnation = i.incarnation
-    RETURNING i.*, r.seq, r.expires_at, r.band, r.slot, r.actor, r.lane,
+    RETURNING i.*, r.seq, r.expires_at, r.band, r.slot, r.actor, r.lane, r.limiter,
               greatest(r.started_at, statement_timestamp() - i.began_ago_s * interval '1 second') AS started_at,
               greatest(r.started_at, statement_timestamp() - coalesce(i.ended_ago_s, 0) * interval '1 second')
                   AS ended_at,
@@ -48,10 +48,11 @@ WITH input AS MATERIALIZED (
      WHERE kind IS NOT NULL
     ON CONFLICT DO NOTHING
 ), waits AS (
-    INSERT INTO noria.waiting (id, due, seq, expires_at, band, attempt, failures, crashes, slot, reason, actor, lane)
+    INSERT INTO noria.waiting (id, due, seq, expires_at, band, attempt, failures, crashes, slot, reason, actor, lane,
+                               limiter)
     SELECT id, statement_timestamp() + delay_s * interval '1 second', seq, expires_at,
            coalesce(leave_to, band) * CASE WHEN suspect THEN -1 ELSE 1 END, attempt + 1, failures, crashes, slot, reason,
-           actor, lane
+           actor, lane, limiter
       FROM fenced
      WHERE ends_as IS NULL
 )
