@@ -81,7 +81,7 @@ def test_schemas_are_json_schema_2020_12() -> None:
 def test_what_validates_is_what_is_described() -> None:
     task = DOCUMENT["components"]["schemas"]["TaskRequest"]
     assert set(task["properties"]) == {
-        "handler", "payload", "idempotency_key", "actor_key", "priority", "requires", "prefers", "delay_s",
+        "handler", "payload", "idempotency_key", "actor_key", "limit_key", "priority", "requires", "prefers", "delay_s",
         "run_at", "expires_at", "timeout_s", "max_attempts", "sensitive", "metadata",
     }  # fmt: skip
     assert task["required"] == ["handler"]
