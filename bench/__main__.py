@@ -1,4 +1,5 @@
-"""All benchmarks: `python -m bench [PART…]`, where a part is `node`, `keyed`, `cluster`, `load`, or a workload of `node`."""
+"""All benchmarks: `python -m bench [PART…]`, where a part is `node`, `peers`, `keyed`, `cluster`, `load`, or a
+workload of `node`."""
 
 from __future__ import annotations
 
@@ -7,15 +8,18 @@ import signal
 import sys
 
 from bench import keyed, node
+from bench.beside import beside
 from bench.cluster import cluster
 from bench.load import load
 
 
 async def main(words: list[str]) -> None:
-    for word in words or ["node", "keyed", "cluster", "load"]:
+    for word in words or ["node", "peers", "keyed", "cluster", "load"]:
         name, _, size = word.partition("=")
         if name == "cluster":
             await cluster(*([int(size)] if size else []))
+        elif name == "peers":
+            await beside(*([int(size)] if size else []))
         elif name == "load":
             await load(*([float(size)] if size else []))
         elif name == "keyed":

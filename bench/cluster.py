@@ -204,6 +204,6 @@ async def _bench(peers: tuple[str, ...] | None) -> AsyncIterator[Bench]:
         started = {}
         for name in peers or ():
             url = own_host(server, name)
-            started[name] = await stack.enter_async_context(peer(name, url, server.pid))
+            started[name] = await stack.enter_async_context(peer(name, server.pid, amqp_url=url))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         yield Bench(places, started, session)

@@ -13,6 +13,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import aiohttp
 import asyncpg
@@ -52,9 +53,20 @@ async def post_batches(session: aiohttp.ClientSession, url: str, handler: str, c
     await asyncio.gather(*(one(first) for first in range(0, count, BATCH)))
 
 
-async def measured(
-    place: Rig, name: str, count: int, work: Callable[[aiohttp.ClientSession], Awaitable[None]]
-) -> float:
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Of one burst."""
+
+    rate: float  # tasks/s, to the last outcome
+    posted: float  # tasks/s
+    cpu_s: dict[str, float]  # by process, per 10,000 tasks
+
+
+Work = Callable[[aiohttp.ClientSession], Awaitable[None]]
+
+
+async def measure(place: Rig, count: int, work: Work) -> Figures:
+    """What `work` costs, which posts `count` tasks."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=128)) as session:
         before, began_s = place.cpu_s(), time.monotonic()
         await work(session)
@@ -62,12 +74,20 @@ async def measured(
         ended_s = await until_idle(place.dsn) - began_s
         after = place.cpu_s()
     used = {who: (after[who] - before[who]) * 1e4 / count for who in after}
+    return Figures(count / ended_s, count / posted_s, used)
+
+
+async def measured(place: Rig, name: str, count: int, work: Work) -> float:
+    """Printed; returns the rate."""
+    figures = await measure(place, count, work)
     print(
-        f"{name:<22} {count / ended_s:>9,.0f}/s end to end  {count / posted_s:>9,.0f}/s posted   CPU s per 10,000: "
-        f"{sum(used.values()):.2f} (" + ", ".join(f"{who} {s:.2f}" for who, s in used.items()) + ")",
+        f"{name:<22} {figures.rate:>9,.0f}/s end to end  {figures.posted:>9,.0f}/s posted   CPU s per 10,000: "
+        f"{sum(figures.cpu_s.values()):.2f} ("
+        + ", ".join(f"{who} {s:.2f}" for who, s in figures.cpu_s.items())
+        + ")",
         flush=True,
     )
-    return count / ended_s
+    return figures.rate
 
 
 async def batch(place: Rig) -> None:

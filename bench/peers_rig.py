@@ -1,4 +1,4 @@
-"""Celery and Dramatiq on the same RabbitMQ, as processes of their own: peers/ says how they are set up.
+"""Celery and Dramatiq on a RabbitMQ, PgQueuer on a PostgreSQL, as processes of their own: peers/ says how they are set up.
 
 They are installed from the package index into .venv-peers, once. Where that cannot be, they are left out, and the table
 says so.
@@ -24,12 +24,10 @@ from runtime.adapters.embedded.child import Child, exited, spawn
 
 ROOT: Final = HERE.parent
 VENV: Final = ROOT / ".venv-peers"
-_COMMANDS: Final = {
-    "Celery": (
-        "celery_peer",
-        ("celery", "-A", "celery_peer", "worker", "-P", "prefork", "-c", "2", "-l", "ERROR"),
-    ),
-    "Dramatiq": ("dramatiq_peer", ("dramatiq", "dramatiq_peer", "-p", "2", "-t", "8")),
+_COMMANDS: Final = {  # {} is the number of worker processes
+    "Celery": ("celery_peer", "celery -A celery_peer worker -P prefork -c {} -l ERROR"),
+    "Dramatiq": ("dramatiq_peer", "dramatiq dramatiq_peer -p {} -t 8"),
+    "PgQueuer": ("pgqueuer_peer", f"python {HERE / 'peers/pgqueuer_peer.py'} work"),  # always one
 }
 _RUN_S: Final = 120.0
 _POLL_S: Final = 0.005
@@ -69,13 +67,13 @@ class Peer:
     module: str
     marks: Path
     worker: Child
-    rabbit_pid: int
+    service_pid: int  # of its broker or database
     environment: dict[str, str]
 
     async def run(self, count: int) -> tuple[float, float]:
         """Tasks per second from the first one sent to the last body begun, and CPU s per 10,000 of all processes."""
         before = self.marks.stat().st_size
-        used_s = tree_cpu_s(self.worker.pid) + tree_cpu_s(self.rabbit_pid)
+        used_s = tree_cpu_s(self.worker.pid) + tree_cpu_s(self.service_pid)
         script = HERE / "peers" / f"{self.module}.py"
         own_s = _reaped_cpu_s()
         producer = await asyncio.create_subprocess_exec(
@@ -90,20 +88,23 @@ class Peer:
             await asyncio.sleep(_POLL_S)
         took_s = time.monotonic() - began_s
         await producer.wait()
-        cpu_s = tree_cpu_s(self.worker.pid) + tree_cpu_s(self.rabbit_pid) - used_s + _reaped_cpu_s() - own_s
+        cpu_s = tree_cpu_s(self.worker.pid) + tree_cpu_s(self.service_pid) - used_s + _reaped_cpu_s() - own_s
         return count / took_s, cpu_s * 1e4 / count
 
 
 @contextlib.asynccontextmanager
-async def peer(name: str, amqp_url: str, rabbit_pid: int) -> AsyncIterator[Peer]:
+async def peer(
+    name: str, service_pid: int, *, processes: int = 2, amqp_url: str = "", postgres_dsn: str = ""
+) -> AsyncIterator[Peer]:
     """That peer, ready: it has done a few tasks."""
-    module, command = _COMMANDS[name]
+    module, line = _COMMANDS[name]
+    command = line.format(processes).split()
     with tempfile.TemporaryDirectory(prefix="noria-bench-") as folder:
         marks = Path(folder) / "marks"
         marks.touch()
         environment = {
             "PATH": f"{VENV / 'bin'}:{os.environ['PATH']}", "HOME": folder, "PYTHONPATH": str(HERE / "peers"),
-            "PEER_MARKS": str(marks), "PEER_AMQP_URL": amqp_url, "PYTHONDONTWRITEBYTECODE": "1",
+            "PEER_MARKS": str(marks), "PEER_AMQP_URL": amqp_url, "PEER_POSTGRES_DSN": postgres_dsn, "PYTHONDONTWRITEBYTECODE": "1",
         }  # fmt: skip
         with (Path(folder) / "log").open("wb") as log:
             worker = spawn(
@@ -112,7 +113,7 @@ async def peer(name: str, amqp_url: str, rabbit_pid: int) -> AsyncIterator[Peer]
                 env=environment,
                 output=log,
             )
-        made = Peer(name, module, marks, worker, rabbit_pid, environment)
+        made = Peer(name, module, marks, worker, service_pid, environment)
         try:
             await made.run(200)
             yield made
