@@ -33,6 +33,7 @@ from actors.bands import Bands
 from actors.cluster import Cluster
 from actors.executor.capacity import Capacity
 from actors.executor.messages import Refresh, Tick, Waits
+from actors.given import GivenTransactions
 from actors.intake import Intake, spec_of
 from actors.router.submitting import submit
 from actors.supervisor.messages import Actors, GetActors, Message
@@ -128,6 +129,7 @@ class Harness:
     """`members` are handlers and lifespans. `resources` are what `ctx.use` finds first, by their own type, or as a
     mapping by the type that they stand for: `{ClientSession: FakeSession()}`.
 
+    `connection` is what `ctx.transaction()` gives, such as one of asyncpg in a transaction of the test's own.
     `store` makes another record, `start` is when virtual time begins (now), `tags` what the node bears.
     """
 
@@ -141,6 +143,7 @@ class Harness:
         limits: Limits | None = None,
         start: datetime | None = None,
         patience_s: float = PATIENCE_S,
+        connection: object | None = None,
         store: Callable[[Callable[[], datetime]], Store] | None = None,
     ) -> None:
         self.registry: Registry
@@ -155,6 +158,7 @@ class Harness:
         self._clock = ManualClock(self._start, busy=patience.busy)
         self.store: Store = (store or _memory_store())(self._clock.wall)
         self._objects = _memory_objects(self._clock.wall)
+        self._connection = connection
         self._handles: dict[UUID, HarnessTask[Any]] = {}
         self._stack = AsyncExitStack()
         self._system: ActorSystem
@@ -202,6 +206,9 @@ class Harness:
             cluster=Cluster(incarnation),
             lease_s=_LEASE_S,
             objects=self._objects,
+            transactions=None
+            if self._connection is None
+            else GivenTransactions(self.store, self._connection),
             tags=self._tags,
             limits=self._limits,
         )

@@ -104,6 +104,7 @@ class _Checked:
     args: dict[str, Any]
 
 
+UNCHECKED: Final = "sql:"  # `created_by` of what SQL enqueued: nobody has seen its payload before it runs
 Errors = list[tuple[str, str]]
 _Accepted = tuple[HandlerDef | ForeignHandler, bytes, dict[str, Any]]
 # (band, handler, slot, preferred tags) -> incarnation that starts it at once, or None
@@ -252,6 +253,20 @@ class Intake:
                 with contextlib.suppress(InvalidInput):
                     return other, *other.accept(spec.payload)
             raise
+
+    async def others_accept(self, name: str, payload: Mapping[str, Any]) -> bool:
+        """Whether another version of this node's handler, as published, takes it. Raises Unavailable."""
+        if self._published is None:
+            return False
+        await self._published.look([name], newest=True)
+        other = self._other_version(name)
+        if other is None:
+            return False
+        try:
+            await asyncio.to_thread(other.accept, payload)
+        except InvalidInput:
+            return False
+        return True
 
     def _other_version(self, name: str) -> ForeignHandler | None:
         """What others have published of a handler, where this node has it in another version: a deploy is under way."""

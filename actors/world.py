@@ -18,7 +18,7 @@ from actors.publishing import Told
 from runtime.core.task import Band
 from runtime.core.versions import may_serve
 from runtime.kernel.clock import Clock
-from runtime.ports import Broker, Coordinator, Objects, Store, Telemetry
+from runtime.ports import Broker, Coordinator, Objects, Store, Telemetry, Transactions
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ class World:
     coordinator: Coordinator | None = None  # None: a node by itself, as in a Harness
     broker: Broker | None = None  # None: others are found through the record only
     events: Told = Told.FINAL  # what other services hear of, through the broker
+    transactions: Transactions | None = None  # None: handlers have none
     objects: Objects | None = None  # None: results are at most as large as fits in the record
     heartbeat_s: float = 1.0
     sources: tuple[str, ...] = ()  # modules or files that child processes load handlers from

@@ -197,6 +197,12 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         "CPU_PROCESSES", _whole(0, 1_000), max(1, (os.cpu_count() or 1)), "`cpu=True` bodies at the same time"
     ),
+    Setting(
+        "TRANSACTIONS",
+        _whole(1, 1_000),
+        4,
+        "handlers' own transactions (ctx.transaction()) at the same time; connections are made when needed",
+    ),
     Setting("LEASE_S", _seconds(1, 300), 6.0, "how long the record believes a silent node alive"),
     Setting("HEARTBEAT_S", _seconds(0.1, 60), 1.0, "how often nodes tell each other that they are there"),
     Setting("DRAIN_S", _seconds(0, 3600), 30.0, "how long running work may go on after SIGTERM"),
@@ -236,6 +242,7 @@ class Settings:
     concurrency: int = 100
     threads: int = 8
     cpu_processes: int = 1
+    transactions: int = 4
     lease_s: float = 6.0
     heartbeat_s: float = 1.0
     drain_s: float = 30.0

@@ -48,6 +48,7 @@ from runtime.adapters.objects import Keys, open_objects, parse
 from runtime.adapters.postgres.lease import open_lease
 from runtime.adapters.postgres.migrate import migrate
 from runtime.adapters.postgres.store import PostgresStore
+from runtime.adapters.postgres.transactions import PostgresTransactions
 from runtime.adapters.rabbitmq import open_broker
 from runtime.adapters.telemetry import PrometheusTelemetry
 from runtime.core.limits import in_force
@@ -203,6 +204,7 @@ async def _join(
         broker=broker,
         events=Told(settings.events),
         objects=objects,
+        transactions=await _open_transactions(settings, stack),
         heartbeat_s=settings.heartbeat_s,
         lease_s=settings.lease_s,
         sources=registry.loaded_from,
@@ -210,6 +212,11 @@ async def _join(
         limits=limits,
         keeping=Keeping(settings.retention_s, settings.keys_s),
     )
+
+
+async def _open_transactions(settings: Settings, stack: AsyncExitStack) -> PostgresTransactions:
+    opened = PostgresTransactions.open(settings.postgres_dsn, settings.transactions)
+    return await stack.enter_async_context(opened)
 
 
 async def _open_results(settings: Settings, store: PostgresStore, stack: AsyncExitStack) -> Objects | None:

@@ -57,6 +57,10 @@ class WrongState(NoriaError):
         self.state = state
 
 
+class TransactionRefused(NoriaError):
+    """What a handler wrote in its transaction cannot be committed; the cause is the database's own error."""
+
+
 class ObjectNotFound(NoriaError):
     """Nothing lies under this key."""
 

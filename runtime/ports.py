@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from runtime.core.keyed import Ask, Mail, Turn, TurnEnd
@@ -257,6 +257,10 @@ class Catalog(Protocol):
         """Bands with a greater id, ascending."""
         ...
 
+    async def place_unbanded(self, most: int) -> list[int]:
+        """Tasks that were stored without a band, because theirs did not exist, get it and wait from now on: in which."""
+        ...
+
     async def publish(self, entries: Sequence[HandlerEntry]) -> None:
         """Store what this node's handlers look like; the newest digest wins."""
         ...
@@ -324,6 +328,31 @@ class Store(
 
     async def identity(self) -> UUID:
         """Of this record, from its first day on: what lies outside of it is kept under this name."""
+        ...
+
+
+class Transaction(Protocol):
+    """One that a handler writes in. It ends by `commit` or `roll_back`, whichever comes first."""
+
+    connection: Any  # of the record's own driver
+
+    async def commit(self, settlement: Settlement) -> Verdict:
+        """Commit what was written together with the outcome and its children. Not COMMITTED: nothing of it is there.
+
+        Raises TransactionRefused (nothing is there, for what was written); Unavailable (all or nothing of it is there).
+        """
+        ...
+
+    async def roll_back(self) -> None:
+        """Never fails; whoever is at it meanwhile loses the connection."""
+        ...
+
+
+class Transactions(Protocol):
+    """Transactions in the record's database, a bounded number at a time."""
+
+    async def begin(self) -> Transaction:
+        """As soon as there is a place for one. Raises Unavailable."""
         ...
 
 

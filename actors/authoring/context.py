@@ -8,6 +8,7 @@ children are committed with the outcome or not at all.
 from __future__ import annotations
 
 import math
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from uuid import UUID
 
@@ -18,9 +19,14 @@ from runtime.core.task import Progress
 from runtime.errors import InvalidInput, NoriaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    import asyncpg
 
     from actors.authoring.task import Task
+    from runtime.ports import Transaction, Transactions
+
+    Connection = asyncpg.Connection[asyncpg.Record]
 
 T = TypeVar("T")
 
@@ -43,6 +49,9 @@ class Context:
         "_closed",
         "_on_progress",
         "_resources",
+        "_transaction",
+        "_transaction_used",
+        "_transactions",
         "actor_key",
         "attempt",
         "failures",
@@ -67,6 +76,7 @@ class Context:
         metadata: Mapping[str, Any] | None = None,
         trace_context: str | None = None,
         resources: Resources | None = None,
+        transactions: Transactions | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
         self.task_id = task_id
@@ -79,6 +89,9 @@ class Context:
         self.metadata: Mapping[str, Any] = {} if metadata is None else metadata
         self.trace_context = trace_context  # W3C traceparent
         self._resources = _NO_RESOURCES if resources is None else resources
+        self._transactions = transactions
+        self._transaction: Transaction | None = None
+        self._transaction_used = False
         self._on_progress = on_progress
         self._children: list[Task[Any]] = []
         self._cancel_reason = ""
@@ -131,6 +144,51 @@ class Context:
                 raise TypeError(f"submit takes tasks, such as task(fn, …), not {each!r}")
         self._children.extend(tasks)
 
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A transaction in Noria's own database, which commits together with this attempt's outcome or not at all.
+
+            async with ctx.transaction() as connection:
+                await connection.execute("UPDATE account SET …")
+
+        The end of the block does not commit: the attempt does, when its handler returns and while it is still the one
+        that runs. An error that leaves the block, or the handler, takes back what was written. One per attempt, in
+        `async def` handlers without an actor key. `connection` is asyncpg's.
+
+        Raises NoriaError where there can be none; Unavailable.
+        """
+        begun = await self._begin()
+        try:
+            yield begun.connection
+        except BaseException:
+            self._transaction = None
+            await begun.roll_back()
+            raise
+
+    async def _begin(self) -> Transaction:
+        transactions = self._may_begin()
+        self._transaction_used = True
+        begun = await transactions.begin()
+        if self._closed:  # meanwhile
+            await begun.roll_back()
+            raise NoriaError(f"{self.handler}: ctx.transaction(): the attempt has ended")
+        self._transaction = begun
+        return begun
+
+    def _may_begin(self) -> Transactions:
+        if self.actor_key is not None:
+            raise NoriaError(
+                f"{self.handler}: ctx.transaction() is not for tasks with an actor key: they commit with their turn"
+            )
+        if self._transactions is None:
+            raise NoriaError(
+                f"{self.handler}: ctx.transaction() needs a database; a Harness takes connection=…"
+            )
+        if self._closed or self._transaction_used:
+            why = "the attempt has ended" if self._closed else "it was used before"
+            raise NoriaError(f"{self.handler}: ctx.transaction() is there once in each attempt; {why}")
+        return self._transactions
+
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """How far the work is; the newest is shown, some times a second. Raises ValueError for what is no
         number.
@@ -169,6 +227,13 @@ class Context:
     def children(self) -> Sequence[Task[Any]]:
         """What was submitted so far."""
         return self._children
+
+    def take_transaction(self) -> Transaction | None:
+        """The one that was begun, for whoever ends it: the attempt has ended."""
+        taken, self._transaction = self._transaction, None
+        if taken is not None or self._transactions is not None:
+            self._closed = True
+        return taken
 
     def adopt(self, children: Sequence[Task[Any]]) -> None:
         """Children that another process collected for this attempt."""

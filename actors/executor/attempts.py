@@ -15,6 +15,7 @@ from uuid import UUID
 
 import orjson
 
+from actors.authoring.binding import PAYLOAD, refused
 from actors.authoring.context import Context
 from actors.authoring.limits import RESULT_BYTES_MAX
 from actors.authoring.log_context import current_attempt
@@ -35,9 +36,11 @@ from actors.executor.bodies import (
 )
 from actors.executor.processes import Processes
 from actors.executor.threads import Threads
-from actors.intake import spec_of
+from actors.insisting import until_taken
+from actors.intake import UNCHECKED, spec_of
 from actors.world import World
 from runtime.core import versions
+from runtime.core.canonical import read_json
 from runtime.core.task import Claim, NewTask, Progress
 from runtime.errors import InvalidInput, Unavailable
 
@@ -78,6 +81,7 @@ class Attempts:
             metadata=None if claim.metadata is None else orjson.loads(claim.metadata),
             trace_context=claim.trace_context,
             resources=self._world.resources,
+            transactions=self._world.transactions,
             on_progress=partial(self._progress, claim.id, claim.attempt),
         )
 
@@ -89,14 +93,17 @@ class Attempts:
         leave_to: int | None = None
         ended: Ended
         try:
-            ended = await self._bodies[run.handler.kind](run)
+            if run.claim.created_by.startswith(UNCHECKED):
+                ended = await self._refusal(run) or await self._bodies[run.handler.kind](run)
+            else:
+                ended = await self._bodies[run.handler.kind](run)
             tasks = run.context.close()
             if tasks and isinstance(ended, Returned):
                 children = await self._children(run, tasks)
             elif isinstance(ended, Unbound):
                 leave_to = await self._other_versions(run)
-        except InvalidInput as refused:  # a child that would not be accepted
-            ended = Raised(describe(refused), final=True)
+        except InvalidInput as unfit:  # a child that would not be accepted
+            ended = Raised(describe(unfit), final=True)
         except asyncio.CancelledError:
             if run.stop is None and run.worker is not None and run.worker.cancelling():
                 raise  # the loop closes
@@ -110,6 +117,23 @@ class Attempts:
             # what it raises on its way out is not why it ends
             return move_when_stopped(run, self._world.jitter())
         return move_of(run, ended, self._world.jitter(), children, leave_to)
+
+    async def _refusal(self, run: Run) -> Ended | None:
+        """What SQL enqueued is checked here as at any other door. What no version takes is a dead letter at once."""
+        handler = run.handler
+        try:
+            payload = read_json(run.claim.payload, PAYLOAD)
+        except InvalidInput as inexact:
+            return Raised(describe(refused(handler.name, list(inexact.errors))), final=True)
+        try:
+            _, run.args = handler.accept(payload)
+        except InvalidInput as unbound:
+            others = await until_taken(
+                lambda: self._world.intake.others_accept(handler.name, payload), self._world.clock, log.debug
+            )
+            error = describe(unbound)
+            return Unbound(error) if others else Raised(error, final=True)
+        return None
 
     def _in_loop(self, run: Run) -> Awaitable[Ended]:
         call = partial(run.handler.fn, run.context)

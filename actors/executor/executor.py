@@ -53,6 +53,7 @@ from actors.executor.reporting import Reporter
 from actors.executor.settling import Settled, Settler
 from actors.executor.storing import Storing, is_large
 from actors.executor.suspects import Suspects
+from actors.executor.transacting import Transacting
 from actors.keyed.keyed import Keyed
 from actors.keyed.messages import KeysWait, MailSeen, TurnsBegun
 from actors.router.messages import Route, TasksEnded
@@ -82,8 +83,9 @@ class Executor(Behavior[Message]):
         self._limited = Limited(world, self._claiming.limited)
         self._suspects = Suspects(world.capacity, self._serves)
         self._reporter = Reporter(world)
-        self._housekeeping = Housekeeping(world, self._knows, self._cancel)
+        self._housekeeping = Housekeeping(world, self._knows, self._cancel, self._on_waits)
         self._settler = Settler(world.store, world.incarnation, world.clock, self._on_settled)
+        self._transacting = Transacting(world, self._settle, self._on_committed)
         self._storing = Storing(world, self._settle, self._housekeeping.progress)
         self._attempts = Attempts(world, self._reporter.started, self._housekeeping.progress)
         self._pools = {kind: self._pool(world.limits.of(kind)) for kind in Kind}
@@ -123,6 +125,7 @@ class Executor(Behavior[Message]):
         try:  # what was in hand is committed or handed back, also by a life that failed
             async with asyncio.timeout(_LAST_COMMITS_S):
                 await self._keyed.close()
+                await self._transacting.close()
                 await self._settler.close()
         except TimeoutError:
             log.warning(
@@ -308,6 +311,8 @@ class Executor(Behavior[Message]):
         if run.turn is not None:
             self._world.capacity.end(run.handler.kind)
             self._keyed.ended(run, move)
+        elif (transaction := run.context.take_transaction()) is not None:
+            self._transacting.put(run, move, transaction)
         elif is_large(move):
             self._storing.put(run, move)
         else:
@@ -316,6 +321,15 @@ class Executor(Behavior[Message]):
     def _settle(self, run: Run, move: Move) -> None:
         self._world.capacity.end(run.handler.kind)
         self._settler.put(run, move)
+        self._goes_on(run, move)
+
+    def _on_committed(self, one: Settled) -> None:
+        self._world.capacity.end(one.run.handler.kind)
+        self._goes_on(one.run, one.move)
+        self._on_settled([one])
+
+    def _goes_on(self, run: Run, move: Move) -> None:
+        """A body's place is free again."""
         if self._draining is not None:
             self._draining.count(move)
         elif self._world.capacity.worth_pulling(run.handler.kind):

@@ -8,7 +8,7 @@ makes that safe even if the answer was only late.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 from uuid import UUID
 
@@ -20,20 +20,26 @@ from runtime.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
+_PLACED_MAX: Final = 500  # in one round
 _AUDIT_EVERY_S: Final = 10.0
 _WEIGHTS_EVERY_S: Final = 5.0
 _AUDIT_AGAIN_S: Final = 3.0  # longer than a claim may take to be answered
 
 
 class Housekeeping:
-    """`knows` says whether this node still has (id, attempt) in hand."""
+    """`knows` says whether this node still has (id, attempt) in hand; `waits` hears of bands in which rows wait."""
 
     def __init__(
-        self, world: World, knows: Callable[[UUID, int], bool], cancel: Callable[[UUID], None]
+        self,
+        world: World,
+        knows: Callable[[UUID, int], bool],
+        cancel: Callable[[UUID], None],
+        waits: Callable[[Iterable[int]], None],
     ) -> None:
         self._world = world
         self._knows = knows
         self._cancel = cancel
+        self._waits = waits
         self._progress: dict[tuple[UUID, int], Progress] = {}
         self._unknown: frozenset[tuple[UUID, int]] = frozenset()
         self._audit_at_s = world.clock.now_s() + _AUDIT_EVERY_S
@@ -67,7 +73,10 @@ class Housekeeping:
 
     async def _round(self) -> None:
         world = self._world
+        placed = await world.store.place_unbanded(_PLACED_MAX)
         await world.bands.refresh()
+        if placed:
+            self._waits(placed)
         world.capacity.paused = frozenset(await world.store.paused())
         if world.clock.now_s() >= self._weights_at_s:
             await self._read_weights()

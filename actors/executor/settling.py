@@ -77,7 +77,7 @@ class Settler:
             if isinstance(verdict, Exception):
                 failed.append(verdict)
             elif verdict is Verdict.REFUSED and isinstance(move, Finish) and move.status is Status.SUCCEEDED:
-                self.put(run, _refused(move))
+                self.put(run, refused(move))
             else:
                 settled.append(Settled(run, move, verdict))
         if failed:  # one line: whoever stops while the record is away has hundreds
@@ -85,7 +85,7 @@ class Settler:
         self._told(settled)
 
 
-def _refused(move: Finish) -> Finish:
+def refused(move: Finish) -> Finish:
     """PostgreSQL refuses the result's bytes or the children: the attempt ends with an error that says so."""
     error = ErrorInfo("ResultNotStorable", "PostgreSQL refused the result or the tasks it submitted")
     return Finish(status=Status.FAILED, error=error, failures=move.failures + 1, crashes=move.crashes)

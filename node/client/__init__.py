@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from node.client.client import Client
 from node.client.downloading import Downloaded
+from node.client.enqueue import enqueue, enqueue_sql
 from node.client.errors import (
     ClientError,
     InvalidTask,
@@ -59,4 +60,6 @@ __all__ = [
     "Unreachable",
     "WaitTimeout",
     "Waiting",
+    "enqueue",
+    "enqueue_sql",
 ]

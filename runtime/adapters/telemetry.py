@@ -30,6 +30,7 @@ COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "ring_mismatch_total": ("Heartbeats of members that have another slot table for the same view", ()),
     "events_published_total": ("Changes of tasks told to other services", ()),
     "events_lost_total": ("Changes of tasks that were never told, for the broker was away too long", ()),
+    "handler_transactions_total": ("Transactions of handlers that ended, and how", ("end",)),
     "results_stored_total": ("Large results stored apart from the record", ()),
     "results_stored_bytes_total": ("Their bytes", ()),
     "results_refused_total": ("Tries to store a large result that failed; each is repeated", ()),

@@ -246,6 +246,10 @@ class MemoryStore:
     async def bands(self, after: int = 0) -> builtins.list[Band]:
         return self._names.bands(after)
 
+    async def place_unbanded(self, most: int) -> builtins.list[int]:
+        """Nobody enqueues by SQL here."""
+        return []
+
     async def publish(self, entries: Sequence[HandlerEntry]) -> None:
         self._names.publish(entries)
 

@@ -89,6 +89,15 @@ class Catalog:
     async def bands(self, after: int = 0) -> list[Band]:
         return [band_of(row) for row in await self._connections.read.fetch(SQL.bands, after)]
 
+    async def place_unbanded(self, most: int) -> list[int]:
+        rows = await self._connections.read.fetch(SQL.unbanded, most)
+        if not rows:
+            return []
+        bands = await self.intern([band_of((0, *row[1:])).key for row in rows])
+        ids = [row[0] for row in rows]
+        placed = await self._connections.read.fetch(SQL.place_unbanded, ids, [band.id for band in bands])
+        return sorted({row[0] for row in placed})
+
     async def publish(self, entries: Sequence[HandlerEntry]) -> None:
         rows = [
             (e.name, e.digest, json_of(e.schema), json_of(e.defaults), e.source, e.doc)

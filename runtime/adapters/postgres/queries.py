@@ -39,6 +39,9 @@ class Queries:
     settle: Query
     on_record: Query
     report_progress: Query
+    # enqueue.sql
+    unbanded: Query
+    place_unbanded: Query
     # keyed.sql
     mail: Query
     lock_actors: Query
@@ -124,6 +127,7 @@ class Queries:
     forget_limiters: Query
     # session.sql
     set_up: Query
+    set_up_last: Query
     durability: Query
     backend: Query
     begin: Query

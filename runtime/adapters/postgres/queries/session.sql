@@ -5,6 +5,11 @@
 -- Not startup parameters: a session pooler refuses those that it does not know.
 SELECT set_config(s.name, s.value, false) FROM unnest($1::text[], $2::text[]) AS s(name, value);
 
+-- name: set_up_last
+-- $1 names text[], $2 values text[]
+-- For the rest of a transaction.
+SELECT set_config(s.name, s.value, true) FROM unnest($1::text[], $2::text[]) AS s(name, value);
+
 -- name: durability
 -- A server may have it off by default; a 2xx must not.
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
