@@ -30,8 +30,10 @@ from actors.authoring.exceptions import (
     Retry,
 )
 from actors.authoring.markers import handler, lifespan
+from actors.authoring.parents import Parent, Parents
 from actors.authoring.registry import Registry
 from actors.authoring.task import Task, TaskOptions, task
+from actors.authoring.workflow import Workflow, chain, chord, group
 from runtime.core.backoff import Backoff
 from runtime.errors import InvalidInput, RegistrationError
 
@@ -47,6 +49,8 @@ __all__ = [
     "Harness",
     "InvalidInput",
     "LifespanFailed",
+    "Parent",
+    "Parents",
     "RegistrationError",
     "Registry",
     "ResourceNotFound",
@@ -54,8 +58,12 @@ __all__ = [
     "Retry",
     "Task",
     "TaskOptions",
+    "Workflow",
     "actor",
+    "chain",
+    "chord",
     "field",
+    "group",
     "handler",
     "lifespan",
     "task",

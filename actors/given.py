@@ -41,7 +41,7 @@ class GivenTransaction:
 
     async def commit(self, settlement: Settlement) -> Verdict:
         [verdict] = await self._store.settle([settlement])
-        if verdict is not Verdict.COMMITTED:
+        if not verdict.committed:
             await self.roll_back()
             return verdict
         self._open = False

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -29,16 +30,19 @@ from actors.authoring.lifespans import open_lifespans
 from actors.authoring.registry import HandlerDef, Kind, Registry
 from actors.authoring.resources import Resource, Resources
 from actors.authoring.task import Task
+from actors.authoring.workflow import Workflow
 from actors.bands import Bands
 from actors.cluster import Cluster
 from actors.executor.capacity import Capacity
 from actors.executor.messages import Refresh, Tick, Waits
 from actors.given import GivenTransactions
-from actors.intake import Intake, spec_of
+from actors.intake import Intake, spec_of, workflow_specs
+from actors.router.messages import Look
 from actors.router.submitting import submit
 from actors.supervisor.messages import Actors, GetActors, Message
 from actors.supervisor.supervisor import Supervisor
 from actors.world import Limits, World
+from runtime.core.ids import ENTROPY_BYTES, IdSequence
 from runtime.core.limits import in_force
 from runtime.core.objects import Reference
 from runtime.core.task import (
@@ -245,6 +249,22 @@ class Harness:
         await self._refresh()
         return handle
 
+    async def submit_workflow(self, flow: Workflow) -> dict[str, HarnessTask[Any]]:
+        """Accept all of its tasks, and run them as far as they go without time; by name. Raises InvalidInput."""
+        [own_id] = IdSequence().take(int(self.now.timestamp() * 1000), os.urandom(ENTROPY_BYTES))
+        specs = workflow_specs(flow, own_id, created_by="harness")
+        _, answers = await submit(self._world, self._actors.router, specs, _ASK_S)
+        handles: dict[str, HarnessTask[Any]] = {}
+        for (name, each), answer in zip(flow.tasks.items(), answers, strict=True):
+            if not isinstance(answer, Stored | Duplicate):
+                raise InvalidInput(f"task {name}: {answer}")
+            view = await self.store.get(answer.id)
+            assert view is not None, "stored"
+            handles[name] = self._handles.setdefault(view.id, HarnessTask(view, each.decode_result))
+        await self._settle()
+        await self._refresh()
+        return handles
+
     async def advance(self, seconds: float) -> None:
         """Move time forward. Whatever is due by then has been started, and has gone as far as it can.
 
@@ -307,6 +327,7 @@ class Harness:
         """Let everything happen that needs no time, then look for what is due: nothing waits for a tick."""
         await self._clock.settle()
         executor = self._actors.executor
+        self._actors.router.tell(Look())
         executor.tell(Refresh())
         executor.tell(Tick())
         executor.tell(Waits(frozenset(band.id for band in self._world.bands)))

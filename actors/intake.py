@@ -11,7 +11,7 @@ import contextlib
 import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -24,19 +24,21 @@ from actors.authoring.limits import (
     attempts_fault,
     delay_fault,
     key_fault,
+    parents_fault,
     tags_fault,
     timeout_fault,
 )
-from actors.authoring.options import LANES, HandlerOptions
+from actors.authoring.options import LANES, PARENT_POLICIES, HandlerOptions
 from actors.authoring.registry import HandlerDef, Registry
 from actors.authoring.task import Task
+from actors.authoring.workflow import Workflow
 from actors.bands import Bands
 from actors.catalog import ForeignHandler, Published
 from runtime.core.canonical import digest as digest_of
 from runtime.core.ids import ENTROPY_BYTES, IdSequence
 from runtime.core.limits import Per, limiter_id
 from runtime.core.slots import routing_key, slot_of
-from runtime.core.task import DEFAULT_TENANT, BandKey, Lane, NewTask
+from runtime.core.task import DEFAULT_TENANT, BandKey, Lane, NewTask, OnParentFailure
 from runtime.errors import InvalidInput
 
 
@@ -66,6 +68,10 @@ class TaskSpec:
     created_by: str = ""
     trace_context: str | None = None
     digest: bytes | None = None
+    workflow_id: UUID | None = None
+    name: str | None = None  # within the workflow
+    parents: tuple[UUID | int, ...] = ()  # tasks on record, or places in the same request
+    on_parent_failure: OnParentFailure = OnParentFailure.FAIL
 
 
 @dataclass(slots=True)
@@ -166,7 +172,10 @@ class Intake:
                 if (band := self._bands.id_of(key)) is not None:
                     self._known[combination] = band
         ids = self._ids.take(self._now_ms(), os.urandom(ENTROPY_BYTES * len(checked)))
-        return [self._make(one, task_id, birth) for one, task_id in zip(checked, ids, strict=True)]
+        made = [self._make(one, task_id, birth) for one, task_id in zip(checked, ids, strict=True)]
+        if any(one.spec.parents or one.spec.workflow_id is not None for one in checked):
+            _link(checked, made)
+        return made
 
     async def _checked(self, specs: Sequence[TaskSpec]) -> list[_Checked]:
         """What others have published counts too: their handlers and, where own ones refuse, other versions of them."""
@@ -190,7 +199,7 @@ class Intake:
         spec = one.spec
         band = self._known[one.key]
         slot = slot_of(routing_key(task_id, spec.idempotency_key, spec.actor_key))
-        immediate = not spec.delay_s and spec.run_at is None and spec.expires_at is None
+        immediate = not (spec.delay_s or spec.run_at or spec.expires_at or spec.parents)
         born_on = None
         if birth is not None and immediate and isinstance(one.handler, HandlerDef):
             born_on = birth(band, one.handler, slot, spec.prefers)
@@ -337,6 +346,21 @@ def _limit_key_fault(spec: TaskSpec) -> tuple[str, str]:
     return "/limit_key", f"{spec.handler} has no limit for each key; declare one with limit_per='key'"
 
 
+def _link(checked: Sequence[_Checked], made: Sequence[Prepared]) -> None:
+    """Places in the request become ids."""
+    awaited = {place for one in checked for place in one.spec.parents if isinstance(place, int)}
+    for place, (one, prepared) in enumerate(zip(checked, made, strict=True)):
+        spec = one.spec
+        prepared.task = replace(
+            prepared.task,
+            workflow_id=spec.workflow_id,
+            name=spec.name,
+            parents=tuple(made[each].task.id if isinstance(each, int) else each for each in spec.parents),
+            on_parent_failure=spec.on_parent_failure,
+            awaited=place in awaited,
+        )
+
+
 def request_digest(request: Mapping[str, Any]) -> bytes:
     """32 bytes that tell two requests with the same idempotency key apart; defaults are not filled in."""
     return digest_of({name: value for name, value in request.items() if name not in _NOT_DIGESTED})
@@ -368,7 +392,52 @@ def spec_of(
         created_by=created_by,
         trace_context=trace,
         digest=None if task.idempotency_key is None else request_digest(task.to_request()),
+        parents=tuple(map(_as_id, task.depends_on)) if task.depends_on else (),
+        on_parent_failure=PARENT_POLICIES[task.on_parent_failure or "fail"],
     )
+
+
+def specs_of(
+    children: Sequence[Task[Any] | Workflow],
+    *,
+    tenant: str,
+    trace: str | None,
+    workflow_id: UUID | None,
+    own: UUID,
+) -> list[TaskSpec]:
+    """What one attempt submitted. Its workflows belong to the workflow of its task, or to a new one of its own id."""
+    specs: list[TaskSpec] = []
+    for child in children:
+        if isinstance(child, Task):
+            specs.append(spec_of(child, tenant=tenant, trace=trace))
+            specs[-1].workflow_id = workflow_id
+        else:
+            specs += workflow_specs(child, workflow_id or own, tenant=tenant, trace=trace, first=len(specs))
+    return specs
+
+
+def workflow_specs(
+    flow: Workflow,
+    workflow_id: UUID,
+    *,
+    tenant: str = DEFAULT_TENANT,
+    created_by: str = "",
+    trace: str | None = None,
+    first: int = 0,
+) -> list[TaskSpec]:
+    """Its tasks as requests, the first of which has that place."""
+    places = {name: place for place, name in enumerate(flow.tasks, start=first)}
+    specs = []
+    for name, each in flow.tasks.items():
+        spec = spec_of(each, tenant=tenant, created_by=created_by, trace=trace)
+        spec.workflow_id, spec.name = workflow_id, name
+        spec.parents = tuple(places[parent] for parent in flow.parents[name])
+        specs.append(spec)
+    return specs
+
+
+def _as_id(task_id: UUID | str) -> UUID:
+    return task_id if isinstance(task_id, UUID) else UUID(task_id)
 
 
 def _is_plain(spec: TaskSpec) -> bool:
@@ -384,6 +453,7 @@ def _is_plain(spec: TaskSpec) -> bool:
         and spec.expires_at is None
         and not spec.requires
         and not spec.prefers
+        and not spec.parents
     )
 
 
@@ -398,6 +468,9 @@ def _check_bounds(spec: TaskSpec) -> Errors:
         found.append(("/limit_key", key_fault(spec.limit_key)))
     if spec.requires or spec.prefers:
         found += [("/requires", tags_fault(spec.requires)), ("/prefers", tags_fault(spec.prefers))]
+    if spec.parents:
+        foreign = [each for each in spec.parents if isinstance(each, UUID)]
+        found.append(("/depends_on", parents_fault(foreign)))
     if spec.timeout_s is not None:
         found.append(("/timeout_s", timeout_fault(spec.timeout_s)))
     if spec.max_attempts is not None:

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _ROUND_S: Final = 1.0
 _CENSUS_SHARE: Final = 0.01  # of the time: counting a million waiting rows costs the record 0.1 s
 _CENSUS_MAX_S: Final = 10.0
+_TIDY_EVERY: Final = 5
 _FORGET_EVERY: Final = 30
 _BATCH_MAX: Final = 500
 _FORGET_BATCH_MAX: Final = 1_000
@@ -70,6 +71,8 @@ class Janitor(Behavior[Round]):
             await self._expire()
             if self._world.clock.now_s() >= self._census_at_s:
                 await self._count()
+            if self._round % _TIDY_EVERY == _TIDY_EVERY - 1:
+                await self._world.store.tidy_dependences()
             if self._round % _FORGET_EVERY == _FORGET_EVERY - 1:
                 await self._forget()
             self._round += 1
@@ -97,7 +100,7 @@ class Janitor(Behavior[Round]):
         dead: list[News] = []
         for orphan, settlement, verdict in zip(orphans, settlements, verdicts, strict=True):
             move = settlement.move
-            if verdict is not Verdict.COMMITTED:
+            if not verdict.committed:
                 continue
             if isinstance(move, Requeue):
                 (suspects if move.suspect else repaired).add(orphan.band)
@@ -108,9 +111,7 @@ class Janitor(Behavior[Round]):
                 )
                 dead.append((orphan.id, band.handler, move.status.state, orphan.attempt, error_type, None))
         self._world.activity.events.publish_all(dead)
-        log.info(
-            "%d attempts of dead incarnations were repaired", sum(v is Verdict.COMMITTED for v in verdicts)
-        )
+        log.info("%d attempts of dead incarnations were repaired", sum(v.committed for v in verdicts))
         self._world.telemetry.count("sweep_repaired_total", len(orphans), kind="orphan")
         if repaired:
             self._hint(Waits(frozenset(repaired)))

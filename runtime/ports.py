@@ -39,6 +39,7 @@ from runtime.core.task import (
     Verdict,
 )
 from runtime.core.view import View
+from runtime.core.workflow import ParentView, PassedOn, WorkflowView
 
 
 class TaskStore(Protocol):
@@ -141,6 +142,31 @@ class LimitedStore(Protocol):
 
     async def forget_limiters(self, older_than_s: float, limit: int) -> int:
         """Delete state that has said nothing for as long; at most `limit`. How many went."""
+        ...
+
+
+class Workflows(Protocol):
+    """Tasks that wait for others, which are called their parents. `accept`, `settle` and `replay` link them."""
+
+    async def pass_on(self, limit: int) -> PassedOn:
+        """Tell the ends of parents to at most `limit` children: who waits for none any more is due, or ends."""
+        ...
+
+    async def tidy_dependences(self) -> None:
+        """Forget those of children that have ended, whose parents may then be forgotten, too; and tell ends that were
+        missed. Does a bounded part at a time."""
+        ...
+
+    async def parents(self, ids: Sequence[UUID], inline_bytes: int) -> list[ParentView]:
+        """In this order, with results as long as all of them together have no more bytes."""
+        ...
+
+    async def workflow(self, workflow_id: UUID, tasks: int) -> WorkflowView | None:
+        """With at most so many of its tasks, the oldest first."""
+        ...
+
+    async def workflows(self, tenant: str, limit: int, before: UUID | None = None) -> list[WorkflowView]:
+        """Newest first, without tasks."""
         ...
 
 
@@ -318,7 +344,16 @@ class Schedules(Protocol):
 
 
 class Store(
-    TaskStore, KeyedStore, LimitedStore, TaskControl, TaskQueries, Members, Catalog, Schedules, Protocol
+    TaskStore,
+    KeyedStore,
+    LimitedStore,
+    Workflows,
+    TaskControl,
+    TaskQueries,
+    Members,
+    Catalog,
+    Schedules,
+    Protocol,
 ):
     """The whole record, as one adapter offers it."""
 

@@ -19,7 +19,7 @@ from runtime.core.task import AttemptKind, State
 from tests.support.memory_node import memory_node
 
 ROOT = Path(__file__).parent.parent
-EXAMPLES = sorted((ROOT / "examples").glob("0*.py"))
+EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))
 LINES_MAX = 60
 
 
@@ -193,3 +193,14 @@ class FakeResponse:
 
     async def read(self) -> bytes:
         return b"page"
+
+
+async def test_10_workflows() -> None:
+    workflows = example("10")
+    handlers = (workflows.count, workflows.words, workflows.most_frequent, workflows.tell)
+    async with Harness(*handlers) as harness:
+        await harness.submit(Task(handler="count", payload={"text": "one two\ntwo three"}))
+        [join] = await harness.tasks("most_frequent")
+        assert join.result == "two"
+        told = await harness.submit_workflow(workflows.flow(["a b", "b"]))
+        assert told["tell"].result == "the word is b"

@@ -5,6 +5,8 @@
     limits.py       what a task may carry, and words for what is beyond it
     actor.py        class Actor, field(), actor(): keyed actors as authors see them
     task.py         Task and task(): a call of a handler as a value, typed
+    workflow.py     Workflow, chain, group, chord: several tasks as one value
+    parents.py      what ctx.parents holds: the tasks that this one waited for
     context.py      Context: what a running handler sees of the runtime
     exceptions.py   Fail, Retry and the other ways out of a handler
     signature.py    the arguments of a function, read once, with errors that name the line

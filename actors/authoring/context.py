@@ -14,6 +14,7 @@ from uuid import UUID
 
 from actors.authoring.exceptions import Cancelled, Snoozed, delay_s
 from actors.authoring.limits import CHILDREN_MAX
+from actors.authoring.parents import NO_PARENTS, Parents
 from actors.authoring.resources import Resources
 from runtime.core.task import Progress
 from runtime.errors import InvalidInput, NoriaError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from actors.authoring.task import Task
+    from actors.authoring.workflow import Workflow
     from runtime.ports import Transaction, Transactions
 
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -47,7 +49,9 @@ class Context:
         "_cancel_reason",
         "_children",
         "_closed",
+        "_count",
         "_on_progress",
+        "_parents",
         "_resources",
         "_transaction",
         "_transaction_used",
@@ -78,6 +82,7 @@ class Context:
         resources: Resources | None = None,
         transactions: Transactions | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        parents: Parents = NO_PARENTS,
     ) -> None:
         self.task_id = task_id
         self.attempt = attempt
@@ -93,7 +98,9 @@ class Context:
         self._transaction: Transaction | None = None
         self._transaction_used = False
         self._on_progress = on_progress
-        self._children: list[Task[Any]] = []
+        self._parents = parents
+        self._children: list[Task[Any] | Workflow] = []
+        self._count = 0
         self._cancel_reason = ""
         self._closed = False
 
@@ -128,8 +135,14 @@ class Context:
         """The resource that is a `kind`. Raises ResourceNotFound, naming what exists."""
         return self._resources.find(kind)
 
-    def submit(self, *tasks: Task[Any]) -> None:
-        """Tasks to be committed together with this attempt's outcome; dropped if it does not succeed.
+    @property
+    def parents(self) -> Parents:
+        """The tasks that this one waited for, with their results, in the order of `depends_on`."""
+        return self._parents
+
+    def submit(self, *tasks: Task[Any] | Workflow) -> None:
+        """Tasks, and workflows of tasks, to be committed together with this attempt's outcome; dropped if it does not
+        succeed.
 
         Raises InvalidInput beyond 10,000 of one attempt, NoriaError when the attempt has ended.
         """
@@ -137,11 +150,13 @@ class Context:
             raise NoriaError(
                 f"attempt {self.attempt} of {self.handler} has ended; what it submits now would be lost"
             )
-        if len(self._children) + len(tasks) > CHILDREN_MAX:
-            raise InvalidInput(f"more than {CHILDREN_MAX} tasks submitted by one attempt of {self.handler}")
         for each in tasks:
             if not hasattr(each, "to_request"):
-                raise TypeError(f"submit takes tasks, such as task(fn, …), not {each!r}")
+                raise TypeError(f"submit takes tasks, such as task(fn, …), and workflows, not {each!r}")
+        count = self._count + sum(each.size for each in tasks)
+        if count > CHILDREN_MAX:
+            raise InvalidInput(f"more than {CHILDREN_MAX} tasks submitted by one attempt of {self.handler}")
+        self._count = count
         self._children.extend(tasks)
 
     @asynccontextmanager
@@ -224,7 +239,7 @@ class Context:
     # -- for the executor ---------------------------------------------------------------------------
 
     @property
-    def children(self) -> Sequence[Task[Any]]:
+    def children(self) -> Sequence[Task[Any] | Workflow]:
         """What was submitted so far."""
         return self._children
 
@@ -235,15 +250,19 @@ class Context:
             self._closed = True
         return taken
 
-    def adopt(self, children: Sequence[Task[Any]]) -> None:
+    def adopt(self, children: Sequence[Task[Any] | Workflow]) -> None:
         """Children that another process collected for this attempt."""
         self.submit(*children)
+
+    def meet(self, parents: Parents) -> None:
+        """Before the body begins."""
+        self._parents = parents
 
     def request_cancel(self, reason: str) -> None:
         """Ask the handler to stop; may be called from any thread, and again."""
         self._cancel_reason = self._cancel_reason or reason or "cancelled"
 
-    def close(self) -> Sequence[Task[Any]]:
+    def close(self) -> Sequence[Task[Any] | Workflow]:
         """The attempt has ended: its children. What is submitted or reported later has no effect, and submit
         says so.
         """

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Sequence
 from typing import Final, TypeGuard
+from uuid import UUID
 
 from runtime.core.versions import OWN_TAGS
 
@@ -23,6 +24,7 @@ CHILDREN_MAX: Final = 10_000  # of one attempt, and of one batch
 ATTEMPTS_MAX: Final = 1000
 TIMEOUT_S_MAX: Final = 7 * 86_400.0
 DELAY_S_MAX: Final = 366 * 86_400.0
+PARENTS_MAX: Final = 10_000
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_.]*")
 
@@ -64,6 +66,24 @@ def _tag_fault(tag: object) -> str | None:
     if isinstance(tag, str) and tag.startswith(OWN_TAGS):
         return f"tags that begin with {OWN_TAGS} are Noria's own"
     return key_fault(tag)
+
+
+def parents_fault(ids: object) -> str | None:
+    """Of `depends_on`: ids of tasks, as UUIDs or texts."""
+    if isinstance(ids, str) or not isinstance(ids, Sequence):
+        return f"{ids!r} is not a list of ids of tasks"
+    if len(ids) > PARENTS_MAX:
+        return f"{len(ids)} ids; at most {PARENTS_MAX} are allowed"
+    met: set[UUID] = set()
+    for each in ids:
+        try:
+            parent = each if isinstance(each, UUID) else UUID(each)
+        except (ValueError, AttributeError, TypeError):
+            return f"{each!r} is not the id of a task"
+        if parent in met:
+            return f"{parent} is named twice"
+        met.add(parent)
+    return None
 
 
 def attempts_fault(value: object) -> str | None:

@@ -11,12 +11,14 @@ from typing import Any, Final, Literal
 from actors.authoring.limits import attempts_fault, count_fault, timeout_fault
 from runtime.core.backoff import Backoff
 from runtime.core.limits import BURST_MAX, RUNNING_MAX, Limit, Per, Rate
-from runtime.core.task import Lane
+from runtime.core.task import Lane, OnParentFailure
 from runtime.errors import InvalidInput, RegistrationError
 
 Priority = Literal["high", "medium", "low"]
 LimitPer = Literal["handler", "tenant", "key"]
 LANES: Final[dict[str, Lane]] = {lane.name.lower(): lane for lane in Lane}
+ParentPolicy = Literal["fail", "skip", "run_anyway"]
+PARENT_POLICIES: Final = {policy.name.lower(): policy for policy in OnParentFailure}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from typing import (
     Unpack,
     overload,
 )
+from uuid import UUID
 
 import orjson
 from typing_extensions import TypeVar as DefaultTypeVar
@@ -32,11 +33,12 @@ from actors.authoring.limits import (
     delay_fault,
     key_fault,
     name_fault,
+    parents_fault,
     tags_fault,
     timeout_fault,
 )
 from actors.authoring.markers import mark_of
-from actors.authoring.options import LANES, Priority
+from actors.authoring.options import LANES, PARENT_POLICIES, ParentPolicy, Priority
 from actors.authoring.results import ANY_RESULT, ResultAdapter
 from actors.authoring.source import refusal
 from runtime.core.canonical import check_numbers, find_nul
@@ -57,7 +59,8 @@ class TaskOptions(TypedDict, total=False):
 
     Durations in seconds; instants are aware. `delay_s` counts from acceptance; give it or `run_at`, not both.
     `limit_key` is what a handler with `limit_per="key"` limits it by.
-    `requires` are tags a node must bear, `prefers` only orders nodes.
+    `requires` are tags a node must bear, `prefers` only orders nodes. `depends_on` are ids of tasks that must have ended
+    before; what to do where one failed or was cancelled is `on_parent_failure`.
     """
 
     idempotency_key: str | None
@@ -72,6 +75,8 @@ class TaskOptions(TypedDict, total=False):
     timeout_s: float | None
     max_attempts: int | None
     metadata: Mapping[str, Any] | None
+    depends_on: Sequence[UUID | str]
+    on_parent_failure: ParentPolicy | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +101,8 @@ class Task(Generic[R_co]):
     timeout_s: float | None = None
     max_attempts: int | None = None
     metadata: Mapping[str, Any] | None = None
+    depends_on: Sequence[UUID | str] = ()
+    on_parent_failure: ParentPolicy | None = None
     result: ResultAdapter[R_co] = field(default=ANY_RESULT, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -113,6 +120,11 @@ class Task(Generic[R_co]):
                 tuple((f"#/{name}", f"is not an option; known are {allowed}") for name in sorted(unknown)),
             )
         return replace(self, **options)
+
+    @property
+    def size(self) -> int:
+        """As a workflow has one."""
+        return 1
 
     def decode_result(self, body: bytes, codec: Codec = Codec.JSON) -> R_co:
         """A stored result as the handler's return type. Raises InvalidInput where it is not one."""
@@ -171,6 +183,8 @@ def _faults(task: Task[Any]) -> list[tuple[str, str]]:
             faults.append((f"#/{name}", check(value)))
     if task.requires or task.prefers:
         faults += [("#/requires", tags_fault(task.requires)), ("#/prefers", tags_fault(task.prefers))]
+    if task.depends_on:
+        faults.append(("#/depends_on", parents_fault(task.depends_on)))
     if task.delay_s is not None and task.run_at is not None:
         faults.append(("#/run_at", "give delay_s or run_at, not both"))
     return [(pointer, detail) for pointer, detail in faults if detail is not None]
@@ -179,6 +193,13 @@ def _faults(task: Task[Any]) -> list[tuple[str, str]]:
 def _priority_fault(value: object) -> str | None:
     return (
         None if isinstance(value, str) and value in LANES else f"{value!r} is not one of {', '.join(LANES)}"
+    )
+
+
+def _policy_fault(value: object) -> str | None:
+    allowed = ", ".join(PARENT_POLICIES)
+    return (
+        None if isinstance(value, str) and value in PARENT_POLICIES else f"{value!r} is not one of {allowed}"
     )
 
 
@@ -220,7 +241,9 @@ def _plain(value: Any) -> Any:
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     if isinstance(value, Mapping):
         return dict(value)
-    return value if isinstance(value, str | int | float) else list(value)
+    if isinstance(value, str | int | float):
+        return value
+    return [str(each) if isinstance(each, UUID) else each for each in value]
 
 
 _CHECKS: Final[Mapping[str, Callable[[Any], str | None]]] = {
@@ -234,4 +257,5 @@ _CHECKS: Final[Mapping[str, Callable[[Any], str | None]]] = {
     "run_at": _instant_fault,
     "expires_at": _instant_fault,
     "metadata": _metadata_fault,
+    "on_parent_failure": _policy_fault,
 }

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
@@ -19,8 +20,10 @@ from actors.authoring.binding import PAYLOAD, refused
 from actors.authoring.context import Context
 from actors.authoring.limits import RESULT_BYTES_MAX
 from actors.authoring.log_context import current_attempt
+from actors.authoring.parents import Parent, Parents
 from actors.authoring.registry import HandlerDef, Kind
 from actors.authoring.task import Task
+from actors.authoring.workflow import Workflow
 from actors.executor.bodies import (
     Ended,
     Move,
@@ -37,12 +40,14 @@ from actors.executor.bodies import (
 from actors.executor.processes import Processes
 from actors.executor.threads import Threads
 from actors.insisting import until_taken
-from actors.intake import UNCHECKED, spec_of
+from actors.intake import UNCHECKED, specs_of
 from actors.world import World
 from runtime.core import versions
 from runtime.core.canonical import read_json
+from runtime.core.objects import Reference
 from runtime.core.task import Claim, NewTask, Progress
-from runtime.errors import InvalidInput, Unavailable
+from runtime.core.workflow import INLINE_BYTES_MAX, ParentView
+from runtime.errors import InvalidInput, ObjectNotFound, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +98,8 @@ class Attempts:
         leave_to: int | None = None
         ended: Ended
         try:
+            if run.claim.parents:
+                run.context.meet(await self._parents(run.claim))
             if run.claim.created_by.startswith(UNCHECKED):
                 ended = await self._refusal(run) or await self._bodies[run.handler.kind](run)
             else:
@@ -147,10 +154,39 @@ class Attempts:
         """What belongs to a turn commits with it: the others of its key do not wait for a result to be stored."""
         return self._world.result_max if run.turn is None else RESULT_BYTES_MAX
 
-    async def _children(self, run: Run, tasks: Sequence[Task[Any]]) -> tuple[NewTask, ...]:
+    async def _parents(self, claim: Claim) -> Parents:
+        """The tasks that it waited for, with the results that come along."""
+        while True:
+            try:
+                views = await self._world.store.parents(claim.parents, INLINE_BYTES_MAX)
+                break
+            except Unavailable:
+                await self._world.clock.sleep(_RETRY_S)
+        return Parents([Parent(view, self._read) for view in views])
+
+    @asynccontextmanager
+    async def _read(self, parent: ParentView) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A result that did not come along. Raises Unavailable, ObjectNotFound."""
+        view = await self._world.store.get(parent.id)
+        if view is None or view.result is None:
+            raise ObjectNotFound(f"the result of task {parent.id} is not kept any more")
+        if not view.result_codec.is_apart:
+            yield _piece(view.result)
+            return
+        if self._world.objects is None:
+            raise Unavailable(
+                "large results lie apart from the record, and this node was not told where (RESULTS_URL)"
+            )
+        async with self._world.objects.read(Reference.from_bytes(view.result).key) as pieces:
+            yield pieces
+
+    async def _children(self, run: Run, tasks: Sequence[Task[Any] | Workflow]) -> tuple[NewTask, ...]:
         """Children are validated like any request; the record may be away while their bands are interned."""
-        tenant = self._world.bands[run.claim.band].tenant
-        specs = [spec_of(child, tenant=tenant, trace=run.claim.trace_context) for child in tasks]
+        claim = run.claim
+        tenant = self._world.bands[claim.band].tenant
+        specs = specs_of(
+            tasks, tenant=tenant, trace=claim.trace_context, workflow_id=claim.workflow_id, own=claim.id
+        )
         while True:
             try:
                 return tuple(prepared.task for prepared in await self._world.intake.prepare(specs))
@@ -176,3 +212,7 @@ class Attempts:
         """Threads are given up, child processes killed."""
         self._threads.close()
         await self._processes.close()
+
+
+async def _piece(body: bytes) -> AsyncIterator[bytes]:
+    yield body

@@ -18,6 +18,7 @@ from uuid import UUID
 import orjson
 
 from actors.authoring.context import Context
+from actors.authoring.parents import Parent, Parents
 from actors.authoring.registry import HandlerDef, Registry
 from actors.executor import frames
 from actors.executor.bodies import Crashed, Ended, Raised, Returned, Snooze, Unbound, end_of
@@ -57,6 +58,7 @@ def _serve(registry: Registry, job: dict[str, Any], sink: BinaryIO) -> None:
         actor_key=job["actor_key"],
         metadata=None if job["metadata"] is None else orjson.loads(job["metadata"]),
         trace_context=job["trace_context"],
+        parents=Parents([Parent(frames.parent_of(row)) for row in job["parents"]]),
         on_progress=lambda p: _write(sink, {"type": "progress", "progress": [p.done, p.total, p.message]}),
     )
     ended = _drive(end_of(handler, job["payload"], None, _calling(handler, context), job["result_max"]))

@@ -351,6 +351,7 @@ class Executor(Behavior[Message]):
         final: list[UUID] = []
         waits: set[int] = set()
         children: list[Ready] = []
+        awaited = False
         for one in batch:
             run, move = one.run, one.move
             task_id = run.claim.id
@@ -360,21 +361,25 @@ class Executor(Behavior[Message]):
                 self._suspects.over(self._world.clock.now_s())
             if run.turn is not None and self._draining is not None:
                 self._draining.count(move)
-            if one.verdict is not Verdict.COMMITTED:
+            if one.verdict is Verdict.AWAITED:
+                awaited = True
+            elif one.verdict is not Verdict.COMMITTED:
                 continue
             self._limited.ended(run.handler)
             if isinstance(move, Requeue):
                 self._on_requeued(run, move, waits)
                 continue
             final.append(task_id)
-            children += [
-                ready(child) for child in move.children if not child.delay_s and child.run_at is None
-            ]
+            for child in move.children:
+                if child.parents:
+                    awaited = True  # it may depend on what has ended before
+                elif not child.delay_s and child.run_at is None:
+                    children.append(ready(child))
         if waits:
             self._on_waits(waits)
         self._limited.look()
         if final:
-            self._tell_router(TasksEnded(tuple(final)))
+            self._tell_router(TasksEnded(tuple(final), awaited))
         if children:
             self._tell_router(Route(tuple(children)))
         self._finish_drain()

@@ -6,9 +6,14 @@ No pickle: what crosses is bytes, text and numbers. Frames are bounded.
 from __future__ import annotations
 
 import struct
+from dataclasses import astuple
 from typing import Any, BinaryIO, Final
+from uuid import UUID
 
 import msgpack
+
+from runtime.core.task import Codec, ErrorInfo, State
+from runtime.core.workflow import ParentView
 
 _LENGTH: Final = struct.Struct(">I")
 FRAME_BYTES_MAX: Final = 4 << 20
@@ -44,3 +49,24 @@ def read(stream: BinaryIO) -> dict[str, Any] | None:
     size = length(header)
     body = stream.read(size)
     return unpack(body) if len(body) == size else None
+
+
+def of_parent(view: ParentView) -> list[Any]:
+    error = None if view.error is None else list(astuple(view.error))
+    state = None if view.state is None else view.state.value
+    result = None if view.codec.is_apart else view.result
+    return [view.id.bytes, view.name, view.handler, state, result, view.result_bytes, int(view.codec), error]
+
+
+def parent_of(row: list[Any]) -> ParentView:
+    task_id, name, handler, state, result, size, codec, error = row
+    return ParentView(
+        UUID(bytes=task_id),
+        name,
+        handler,
+        None if state is None else State(state),
+        result,
+        size,
+        Codec(codec),
+        None if error is None else ErrorInfo(*error),
+    )

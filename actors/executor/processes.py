@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from actors.authoring.limits import RESULT_BYTES_MAX
 from actors.authoring.task import Task
+from actors.authoring.workflow import Workflow
 from actors.executor import frames
 from actors.executor.bodies import Crashed, Ended, Raised, Returned, Run, Snooze, Unbound
 from runtime.core.task import Codec, ErrorInfo
@@ -87,6 +88,7 @@ class Processes:
                     "actor_key": claim.actor_key,
                     "metadata": claim.metadata,
                     "trace_context": claim.trace_context,
+                    "parents": [frames.of_parent(parent.view) for parent in run.context.parents],
                     "result_max": self._result_max if run.turn is None else RESULT_BYTES_MAX,
                 },
             )
@@ -104,7 +106,7 @@ class Processes:
 def _ended(run: Run, frame: dict[str, Any]) -> Ended:
     match frame["type"]:
         case "returned":
-            run.context.adopt([Task.from_request(child) for child in frame["children"]])
+            run.context.adopt([_child(request) for request in frame["children"]])
             return Returned(frame["result"], Codec(frame["codec"]))
         case "raised":
             return Raised(ErrorInfo(*frame["error"]), final=frame["final"], after_s=frame["after_s"])
@@ -113,6 +115,10 @@ def _ended(run: Run, frame: dict[str, Any]) -> Ended:
         case "unbound":
             return Unbound(ErrorInfo(*frame["error"]))
     raise AssertionError(f"unknown frame {frame['type']!r} from a child process")
+
+
+def _child(request: dict[str, Any]) -> Task[Any] | Workflow:
+    return Workflow.from_request(request) if "tasks" in request else Task.from_request(request)
 
 
 def _is_gone(child: Process) -> bool:

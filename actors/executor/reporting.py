@@ -11,7 +11,7 @@ from actors.activity import News
 from actors.executor.bodies import Run
 from actors.executor.settling import Settled
 from actors.world import World
-from runtime.core.task import Claim, ErrorInfo, Finish, Requeue, State, Status, Verdict
+from runtime.core.task import Claim, ErrorInfo, Finish, Requeue, State, Status
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Reporter:
         fenced = 0
         for one in batch:
             run, move = one.run, one.move
-            if one.verdict is not Verdict.COMMITTED:
+            if not one.verdict.committed:
                 fenced += 1
                 log.warning("fenced: attempt %d of %s is not the newest", run.claim.attempt, run.claim.id)
                 continue

@@ -89,7 +89,7 @@ class Transacting:
     async def _found_out(self, run: Run, move: Finish, lost: Exception) -> Settled:
         release = decisions.after_release(run.claim, _AGAIN_S, describe(lost))
         [verdict] = await self._committing.all([self._settlement(run, release)])
-        if verdict is Verdict.COMMITTED:
+        if verdict.committed:
             return Settled(run, release, verdict)
         [verdict] = await self._committing.all(
             [self._settlement(run, move)]

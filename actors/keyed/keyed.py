@@ -28,7 +28,7 @@ from actors.world import World
 from runtime.core import decisions
 from runtime.core.hot import HotKeys
 from runtime.core.keyed import NO_STATE, Ask, Mail, Pace, Turn
-from runtime.core.task import Band, Requeue, Verdict
+from runtime.core.task import Band, Requeue
 from runtime.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -302,7 +302,7 @@ class Keyed:
         settled: list[Settled] = []
         for active, verdict in batch:
             self._active.pop(active.actor, None)
-            if verdict is Verdict.COMMITTED:
+            if verdict.committed:
                 self._on_committed(active)
                 settled += [Settled(run, move, verdict) for run, move in active.ends]
             else:

@@ -36,6 +36,7 @@ class TasksEnded(Control):
     """These tasks committed an outcome on this node."""
 
     task_ids: tuple[UUID, ...]
+    awaited: bool = False  # other tasks wait for some of these ends
 
 
 @dataclass(frozen=True, slots=True)

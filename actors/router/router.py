@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final, assert_never
 from uuid import UUID
 
+from actors.activity import News
 from actors.executor.messages import AnswerLost, Born, DueLater, Waits
 from actors.executor.messages import Message as ExecutorMessage
 from actors.intake import Prepared
@@ -18,12 +19,14 @@ from actors.keyed.messages import KeysWait
 from actors.router.accepting import Accepted, Accepting, Group
 from actors.router.messages import AnswerAll, AwaitEnd, FromAfar, Look, Message, Route, Submit, TasksEnded
 from actors.router.offering import Offering, Ready, ready
+from actors.router.passing import Passing
 from actors.router.submitting import give_back
 from actors.router.waiters import Waiters
 from actors.router.watching import Watching
 from actors.world import World
 from runtime.core.messages import ITEMS_MAX, Finished, Watch
 from runtime.core.task import Claim, NewTask, Stored, TaskView
+from runtime.core.workflow import Freed
 from runtime.errors import Overloaded, Unavailable
 from runtime.kernel.actor import ActorContext, Behavior, Ref
 
@@ -49,6 +52,7 @@ class Router(Behavior[Message]):
             lambda bands: self._executor.tell(Waits(bands)),
             lambda keys: self._executor.tell(KeysWait(keys)),
         )
+        self._passing = Passing(self._world, ctx.detach, self._on_freed)
         ctx.after(_LOOK_S, Look(), key="look")
 
     async def stopped(self, ctx: ActorContext[Message], reason: object) -> None:
@@ -61,9 +65,10 @@ class Router(Behavior[Message]):
                 self._submit(Group(group, ctx.defer()))
             case AwaitEnd(task_id):
                 self._await_end(ctx, task_id)
-            case TasksEnded(task_ids):
-                self._look_at(self._waiters.wanted(task_ids))
-                self._tell_watchers(task_ids)
+            case TasksEnded(task_ids, awaited):
+                self._on_ended(task_ids)
+                if awaited:
+                    self._passing.soon()
             case Route(tasks):
                 self._offering.route(tasks)
             case FromAfar(told):
@@ -74,6 +79,7 @@ class Router(Behavior[Message]):
             case Look():
                 self._waiters.forget_answered()
                 self._look_at(self._waiters.ids)
+                self._passing.soon()
                 ctx.after(_LOOK_S, Look(), key="look")
             case _:
                 assert_never(message)
@@ -91,7 +97,7 @@ class Router(Behavior[Message]):
         born: list[tuple[Claim, Prepared]] = []
         due: list[Ready] = []
         later: list[tuple[int, float]] = []
-        stored, lost = 0, False
+        stored, lost, blocked = 0, False, False
         for group, answer in batch:
             if isinstance(answer, Exception):
                 give_back(self._world, group.tasks)
@@ -107,7 +113,9 @@ class Router(Behavior[Message]):
                     born.append((self._claim(prepared.task, acceptance), prepared))
                     continue
                 give_back(self._world, (prepared,))
-                if acceptance.due <= acceptance.created_at:
+                if prepared.task.parents:
+                    blocked = True
+                elif acceptance.due <= acceptance.created_at:
                     due.append(ready(prepared.task))
                 else:
                     later.append(
@@ -122,6 +130,8 @@ class Router(Behavior[Message]):
             )
         if lost:
             self._executor.tell(AnswerLost())
+        if blocked:  # some of those that they depend on may have ended before
+            self._passing.soon()
         if due:
             self._offering.route(due)
         if later:
@@ -172,6 +182,37 @@ class Router(Behavior[Message]):
             self._waiters.answer(task_id, views[0] if views else None)
         else:
             await self._watch(views[0])
+
+    def _on_ended(self, ids: Sequence[UUID]) -> None:
+        self._look_at(self._waiters.wanted(ids))
+        self._tell_watchers(ids)
+
+    def _on_freed(self, children: Sequence[Freed]) -> None:
+        """Who waited for others has its turn, or has ended with them."""
+        ended = [each for each in children if each.status is not None]
+        waits = [each for each in children if each.status is None]
+        due = [
+            Ready(each.id, each.attempt, each.band, each.slot, each.prefers, each.actor)
+            for each in waits
+            if not each.due_in_s
+        ]
+        if due:
+            self._offering.route(due)
+        if later := [(each.band, each.due_in_s) for each in waits if each.due_in_s]:
+            self._executor.tell(DueLater(tuple(later)))
+        if ended:
+            self._tell_of(ended)
+            self._on_ended([each.id for each in ended])
+
+    def _tell_of(self, ended: Sequence[Freed]) -> None:
+        news: list[News] = []
+        for each in ended:
+            band = self._world.bands.get(each.band)
+            if band is not None and each.status is not None:
+                state, error_type = each.status.state, each.error.type if each.error else None
+                news.append((each.id, band.handler, state, each.attempt - 1, error_type, None))
+                self._world.telemetry.count("tasks_finished_total", handler=band.handler, outcome=state.value)
+        self._world.activity.events.publish_all(news)
 
     # -- on other nodes -----------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from node.cli import cluster, dead, new, operate, run, schedule, submit, tasks, tenants, top
+from node.cli import cluster, dead, new, operate, run, schedule, submit, tasks, tenants, top, workflow
 from node.cli.context import API_KEY, DEBUG, URL, Session
 from node.cli.exits import Code, ReaderLeft, report
 
@@ -22,6 +22,7 @@ _SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
     "Tasks": (
         submit.submit, tasks.status, tasks.wait, tasks.result, tasks.cancel, tasks.retry, tasks.list_tasks, dead.dead,
     ),
+    "Workflows": (workflow.workflow,),
     "Schedules": (schedule.schedules, schedule.schedule),
     "Operate": (operate.handlers, operate.pause, operate.resume, operate.stats, top.top),
     "Tenants": (tenants.tenants, tenants.tenant),

@@ -29,6 +29,8 @@ from node.client.models import AttemptInfo, Changed, TaskErrorInfo, TaskEvent, T
 from node.client.operations import TaskPage
 from node.client.scheduling import ScheduleInfo, ScheduleOptions
 from node.client.sync import SyncClient, SyncTaskHandle
+from node.client.sync_workflows import SyncWorkflowHandle
+from node.client.workflows import WorkflowHandle, WorkflowInfo, WorkflowTaskInfo
 
 __all__ = [
     "AttemptInfo",
@@ -47,6 +49,7 @@ __all__ = [
     "ServerFault",
     "SyncClient",
     "SyncTaskHandle",
+    "SyncWorkflowHandle",
     "TaskCancelled",
     "TaskError",
     "TaskErrorInfo",
@@ -60,6 +63,9 @@ __all__ = [
     "Unreachable",
     "WaitTimeout",
     "Waiting",
+    "WorkflowHandle",
+    "WorkflowInfo",
+    "WorkflowTaskInfo",
     "enqueue",
     "enqueue_sql",
 ]

@@ -19,6 +19,7 @@ from node.client.models import AttemptInfo, Changed, TaskEvent, TaskInfo
 from node.client.scheduling import Schedules
 from node.client.transport import Repeat
 from node.client.waiting import poll, task_path
+from node.client.workflows import Workflows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -38,7 +39,7 @@ class TaskPage:
     raw: Mapping[str, Any]
 
 
-class Operations(Schedules):
+class Operations(Schedules, Workflows):
     """The part of the client that needs no types of handlers. Errors: see node.client.errors."""
 
     _transport: Transport

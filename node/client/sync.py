@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, Unpack, 
 from node.client.client import Client
 from node.client.errors import ClientError
 from node.client.sync_scheduling import SyncSchedules
+from node.client.sync_workflows import SyncWorkflows
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -94,7 +95,7 @@ class SyncTaskHandle(Generic[R]):
         return f"<Sync{repr(self._handle)[1:]}"
 
 
-class SyncClient(SyncSchedules):
+class SyncClient(SyncSchedules, SyncWorkflows):
     """See Client, whose arguments and methods these are. Use it as a context manager, or `close()` it, or neither."""
 
     def __init__(
@@ -312,6 +313,9 @@ class SyncClient(SyncSchedules):
         return self._iterate(
             lambda: self._client.events(last_event_id=last_event_id, state=state, handler=handler)
         )
+
+    def _task_handle(self, handle: TaskHandle[R]) -> SyncTaskHandle[R]:
+        return SyncTaskHandle(self, handle)
 
     # -- crossing the threads
 

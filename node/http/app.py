@@ -23,6 +23,7 @@ from node.http import (
     routes_schedules,
     routes_tasks,
     routes_tenants,
+    routes_workflows,
 )
 from node.http.admission import Bodies
 from node.http.models import BATCH_BYTES_MAX
@@ -40,6 +41,7 @@ API: Final = web.AppKey("api", Api)
 ROUTES: Final[tuple[Route, ...]] = (
     *routes_bulk.ROUTES,
     *routes_tasks.ROUTES,
+    *routes_workflows.ROUTES,
     *routes_handlers.ROUTES,
     *routes_schedules.ROUTES,
     *routes_tenants.ROUTES,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, NotRequired
+from uuid import UUID
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema, with_config
 from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
@@ -19,6 +20,7 @@ from actors.authoring.limits import (
     DELAY_S_MAX,
     KEY_CHARS_MAX,
     NAME_CHARS_MAX,
+    PARENTS_MAX,
     PAYLOAD_BYTES_MAX,
     TAGS_MAX,
     TIMEOUT_S_MAX,
@@ -36,6 +38,8 @@ PAGE_DEFAULT: Final = 50
 VIEWS_MAX: Final = 200
 VIEWS_DEFAULT: Final = 20
 WAIT_S_MAX: Final = 60.0
+WORKFLOW_TASKS_DEFAULT: Final = 1_000
+WORKFLOW_KEY_CHARS_MAX: Final = 100  # a task's name is added to it
 NEXT_MAX: Final = 100
 NEXT_DEFAULT: Final = 5
 
@@ -66,6 +70,19 @@ def _in_microseconds(text: str) -> str:
 Instant = Annotated[
     datetime, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})
 ]
+
+
+def _task_id(value: object) -> UUID:
+    """Raises ValueError."""
+    try:
+        if isinstance(value, str) and len(value) == 36:
+            return UUID(value)
+    except ValueError:
+        pass
+    raise ValueError(f"{value!r} is not the id of a task")
+
+
+TaskId = Annotated[UUID, BeforeValidator(_task_id), WithJsonSchema({"type": "string", "format": "uuid"})]
 HandlerName = Annotated[
     str, Field(pattern=r"^[a-z][a-z0-9_.]*$", max_length=NAME_CHARS_MAX, examples=["scrape"])
 ]
@@ -75,6 +92,15 @@ Tags = Annotated[
 ]
 Priority = Literal["high", "medium", "low"]
 StateName = Literal["blocked", "scheduled", "ready", "running", "succeeded", "failed", "cancelled"]
+
+
+ParentPolicy = Annotated[
+    Literal["fail", "skip", "run_anyway", "run"] | None,
+    Field(
+        description="When a task that it depends on failed: fail too (default), be cancelled, or run anyway (run is short "
+        "for that). One that was cancelled cancels it."
+    ),
+]
 
 
 class _Work(TypedDict):
@@ -111,10 +137,7 @@ class _Work(TypedDict):
     ]
 
 
-@with_config(_STRICT)
-class TaskRequest(_Work):
-    """One task. What is left out is the handler's default."""
-
+class _Alone(_Work):
     idempotency_key: NotRequired[
         Annotated[
             Key | None,
@@ -134,6 +157,49 @@ class TaskRequest(_Work):
     sensitive: NotRequired[
         Annotated[
             bool, Field(description="Store the payload encrypted; refused where no keys are configured.")
+        ]
+    ]
+    on_parent_failure: NotRequired[ParentPolicy]
+
+
+@with_config(_STRICT)
+class TaskRequest(_Alone):
+    """One task. What is left out is the handler's default."""
+
+    depends_on: NotRequired[
+        Annotated[
+            list[TaskId],
+            Field(max_length=PARENTS_MAX, description="Tasks that must have ended before it is run."),
+        ]
+    ]
+
+
+@with_config(_STRICT)
+class WorkflowTask(_Alone):
+    """A task of a workflow."""
+
+    depends_on: NotRequired[
+        Annotated[
+            list[Annotated[str, Field(max_length=KEY_CHARS_MAX)]],
+            Field(
+                max_length=PARENTS_MAX, description="Names of tasks that must have ended before it is run."
+            ),
+        ]
+    ]
+
+
+@with_config(_STRICT)
+class WorkflowRequest(TypedDict):
+    """Tasks by name, stored together or not at all."""
+
+    tasks: Annotated[
+        dict[str, WorkflowTask],
+        Field(min_length=1, description="At most 10,000, with at most 100,000 dependencies and no cycle."),
+    ]
+    idempotency_key: NotRequired[
+        Annotated[
+            Annotated[str, Field(min_length=1, max_length=WORKFLOW_KEY_CHARS_MAX)] | None,
+            Field(description="One key, one workflow: the same request again gets the same one back."),
         ]
     ]
 
@@ -304,6 +370,20 @@ class SchedulesQuery(_Next, total=False):
 
 
 @with_config(_PARAMETERS)
+class WorkflowQuery(TypedDict, total=False):
+    tasks: Annotated[
+        int,
+        Field(ge=0, le=BATCH_TASKS_MAX, description=f"Show so many tasks; default {WORKFLOW_TASKS_DEFAULT}."),
+    ]
+
+
+@with_config(_PARAMETERS)
+class WorkflowsQuery(TypedDict, total=False):
+    limit: Annotated[int, Field(ge=1, le=PAGE_MAX, description=f"Default {PAGE_DEFAULT}.")]
+    cursor: Annotated[str, Field(max_length=KEY_CHARS_MAX, description="`next_cursor` of the page before.")]
+
+
+@with_config(_PARAMETERS)
 class NoQuery(TypedDict):
     pass
 
@@ -328,3 +408,4 @@ BATCH: Final = TypeAdapter(BatchRequest)
 BULK: Final = TypeAdapter(BulkRequest)
 SCHEDULE: Final = TypeAdapter(ScheduleRequest)
 TENANT: Final = TypeAdapter(TenantRequest)
+WORKFLOW: Final = TypeAdapter(WorkflowRequest)

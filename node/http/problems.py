@@ -40,6 +40,7 @@ PROBLEMS: Final[Mapping[str, Kind]] = {
     "forbidden": Kind(403, "You may not do this"),
     "not-found": Kind(404, "There is nothing here"),
     "task-not-found": Kind(404, "There is no such task"),
+    "workflow-not-found": Kind(404, "There is no such workflow"),
     "handler-not-found": Kind(404, "There is no such handler"),
     "schedule-not-found": Kind(404, "There is no such schedule"),
     "node-not-found": Kind(404, "There is no such node"),

@@ -127,6 +127,8 @@ VIEWS_QUERY = Parameters(models.ViewsQuery)
 SCHEDULE_QUERY = Parameters(models.ScheduleQuery)
 SCHEDULES_QUERY = Parameters(models.SchedulesQuery)
 TENANTS_QUERY = Parameters(models.TenantsQuery)
+WORKFLOW_QUERY = Parameters(models.WorkflowQuery)
+WORKFLOWS_QUERY = Parameters(models.WorkflowsQuery)
 
 
 @dataclass(frozen=True, slots=True)

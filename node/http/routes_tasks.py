@@ -70,7 +70,7 @@ async def _accept(call: Call, asked: Sequence[TaskSpec], place: str) -> list[Sub
     except InvalidInput as exc:
         raise _moved(exc, place, len(asked)) from None
     if any(isinstance(s.acceptance, KeyReused | Refused) for s in done):
-        raise _refusal(done, place)
+        raise refusal(done, place)
     return done
 
 
@@ -83,7 +83,7 @@ def _moved(exc: InvalidInput, place: str, count: int) -> InvalidInput:
     return InvalidInput(summary(found, len(found)) if found else exc.detail, found)
 
 
-def _refusal(done: Sequence[Submitted], place: str) -> Problem:
+def refusal(done: Sequence[Submitted], place: str) -> Problem:
     """What the record refused; of a reused key both digests are told, of several the first one's."""
     found: list[tuple[str, str]] = []
     reused: tuple[Submitted, KeyReused] | None = None
@@ -94,8 +94,8 @@ def _refusal(done: Sequence[Submitted], place: str) -> Problem:
                 reused = reused or (submitted, refused)
                 detail = f"belongs to task {refused.id}, which was asked for differently"
                 found.append((f"{root}/idempotency_key", detail))
-            case Refused(why):
-                found.append((root, why))
+            case Refused(why, pointer):
+                found.append((root + pointer, why))
             case _:
                 pass
     if reused is None:
@@ -179,7 +179,7 @@ async def _long_poll(call: Call, task_id: UUID, wait_s: float) -> TaskView | Non
 _TASK: Final = Answer("The task.", schemas.Task)
 _SUBMISSION: Final = schemas.Submission
 _LOCATION: Final = {"Location": "Path of the task."}
-_SUBMIT_PROBLEMS: Final = (
+SUBMIT_PROBLEMS: Final = (
     "malformed-json", "request-timeout", "too-large", "unsupported-media-type", "invalid-request",
     "idempotency-key-reused", "encryption-not-configured", "backlog-full", "overloaded",
 )  # fmt: skip
@@ -210,7 +210,7 @@ ROUTES: Final = (
             200: Answer("Was there already, or became final in time.", _SUBMISSION, headers=_LOCATION),
             202: Answer("Stored; it will be done.", _SUBMISSION, headers=_LOCATION),
         },
-        problems=_SUBMIT_PROBLEMS,
+        problems=SUBMIT_PROBLEMS,
     ),
     Route(
         method="POST",
@@ -226,7 +226,7 @@ ROUTES: Final = (
             200: Answer("All of them were there already.", schemas.Batch),
             202: Answer("Stored; they will be done.", schemas.Batch),
         },
-        problems=_SUBMIT_PROBLEMS,
+        problems=SUBMIT_PROBLEMS,
     ),
     Route(
         method="GET",

@@ -79,6 +79,9 @@ class Task(TypedDict):
     cancel_requested_at: NotRequired[Time]
     trace_id: str | None
     workflow_id: NotRequired[Id]
+    name: NotRequired[Annotated[str, Field(description="Within its workflow.")]]
+    depends_on: NotRequired[list[Id]]
+    on_parent_failure: NotRequired[Literal["fail", "skip", "run_anyway"]]
     created_by: str | None
     metadata: dict[str, Any]
     result: NotRequired[Annotated[Any, Field(description="JSON results; left out in lists.")]]
@@ -153,6 +156,56 @@ class Handler(TypedDict):
 
 class Handlers(TypedDict):
     handlers: list[Handler]
+
+
+class WorkflowSubmission(TypedDict):
+    id: Id
+    duplicate: Annotated[bool, Field(description="All of its tasks were there already.")]
+    tasks: Annotated[dict[str, Id], Field(description="Ids by name.")]
+
+
+class WorkflowError(TypedDict):
+    type: str
+    message: str
+
+
+class WorkflowTaskOut(TypedDict):
+    id: Id
+    name: str | None
+    handler: str
+    state: StateName
+    depends_on: list[Id]
+    attempt: int
+    started_at: Time | None
+    finished_at: Time | None
+    error: NotRequired[WorkflowError]
+
+
+class WorkflowBrief(TypedDict):
+    """How far a workflow is."""
+
+    id: Id
+    state: Annotated[
+        Literal["running", "succeeded", "failed", "cancelled"],
+        Field(
+            description="Ended when all tasks have: failed where one failed, else cancelled where one was."
+        ),
+    ]
+    created_at: Time
+    total: int
+    ended: int
+    counts: Annotated[dict[StateName, int], Field(description="Tasks by state; states without any left out.")]
+
+
+class Workflow(WorkflowBrief):
+    tasks: Annotated[list[WorkflowTaskOut], Field(description="The oldest, in the order of their ids.")]
+
+
+class WorkflowPage(TypedDict):
+    """Newest first."""
+
+    workflows: list[WorkflowBrief]
+    next_cursor: str | None
 
 
 class LastTask(TypedDict):

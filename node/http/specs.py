@@ -7,24 +7,29 @@ request as it was sent. Everything about handlers and their arguments is the int
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from actors.authoring.limits import KEY_CHARS_MAX, PAYLOAD_BYTES_MAX
-from actors.authoring.options import LANES
+from actors.authoring.limits import KEY_CHARS_MAX, PAYLOAD_BYTES_MAX, key_fault
+from actors.authoring.options import LANES, PARENT_POLICIES
+from actors.authoring.workflow import task_name_fault
 from actors.intake import TaskSpec
 from node.http import models
 from node.http.problems import Problem
 from node.http.reading import parse, summary, validate
-from runtime.core.canonical import digest, find_nul
+from runtime.core.canonical import digest, find_nul, pointer_to
+from runtime.core.task import OnParentFailure
+from runtime.core.workflow import graph_faults, in_order
 from runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+    from uuid import UUID
 
     from node.http.auth import Principal
-    from node.http.models import TaskRequest
+    from node.http.models import TaskRequest, WorkflowTask
 
 KEY_HEADER: Final = "Idempotency-Key"
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
@@ -39,7 +44,7 @@ def one(body: bytes, headers: Mapping[str, str], principal: Principal) -> TaskSp
         request["idempotency_key"] = _same_key(_unquoted(header), request.get("idempotency_key"))
         sent = {**sent, "idempotency_key": header}
     if len(body) > PAYLOAD_BYTES_MAX:
-        _check_sizes([request], "#")
+        _check_sizes([request], ["#"])
     return _spec(request, sent, principal, trace_context(headers), "#")
 
 
@@ -51,7 +56,7 @@ def many(body: bytes, headers: Mapping[str, str], principal: Principal) -> list[
     sent = parse(body)
     requests = validate(models.BATCH, sent)["tasks"]
     if len(body) > PAYLOAD_BYTES_MAX:
-        _check_sizes(requests, "#/tasks")
+        _check_sizes(requests, [f"#/tasks/{place}" for place in range(len(requests))])
     trace = trace_context(headers)
     return [
         _spec(request, as_sent, principal, trace, f"#/tasks/{index}")
@@ -59,8 +64,53 @@ def many(body: bytes, headers: Mapping[str, str], principal: Principal) -> list[
     ]
 
 
+def workflow(
+    body: bytes, headers: Mapping[str, str], principal: Principal, workflow_id: UUID
+) -> list[TaskSpec]:
+    """The tasks of a workflow, parents first. Raises InvalidInput, Problem."""
+    sent = parse(body)
+    request = validate(models.WORKFLOW, sent)
+    requests = request["tasks"]
+    key = request.get("idempotency_key")
+    if (header := headers.get(KEY_HEADER)) is not None:
+        key = _same_key(_unquoted(header), key)
+    graph = {name: each.get("depends_on", ()) for name, each in requests.items()}
+    faults = [(pointer_to("#/tasks", name), fault) for name in graph if (fault := task_name_fault(name))]
+    if faults := faults or graph_faults(graph):
+        raise InvalidInput(summary(faults, len(faults)), tuple(faults))
+    if len(body) > PAYLOAD_BYTES_MAX:
+        _check_sizes(requests.values(), [pointer_to("#/tasks", name) for name in requests])
+    names = in_order(graph)
+    places = {name: place for place, name in enumerate(names)}
+    trace = trace_context(headers)
+    whole = b"" if key is None else digest({"tasks": sent["tasks"]})
+    asked = []
+    for name in names:
+        spec = _spec(requests[name], sent["tasks"][name], principal, trace, pointer_to("#/tasks", name))
+        spec.workflow_id, spec.name = workflow_id, name
+        spec.parents = tuple(places[parent] for parent in graph[name])
+        if key is not None and spec.idempotency_key is None:
+            spec.idempotency_key = _key_of_task(key, name)
+            spec.digest = sha256(whole + name.encode()).digest()
+        asked.append(spec)
+    return asked
+
+
+def _key_of_task(key: str, name: str) -> str:
+    """Raises InvalidInput."""
+    whole = f"{key}/{name}"
+    if (fault := key_fault(whole)) is not None:
+        detail = f"with the name of task {name}: {fault}"
+        raise InvalidInput(f"#/idempotency_key: {detail}", (("#/idempotency_key", detail),))
+    return whole
+
+
 def _spec(
-    request: TaskRequest, sent: Mapping[str, Any], principal: Principal, trace: str | None, place: str
+    request: TaskRequest | WorkflowTask,
+    sent: Mapping[str, Any],
+    principal: Principal,
+    trace: str | None,
+    place: str,
 ) -> TaskSpec:
     if request.get("sensitive"):
         raise Problem(
@@ -81,16 +131,20 @@ def _spec(
         if name in fields:
             fields[name] = convert(fields[name])
     fields.pop("sensitive", None)
+    if (parents := fields.pop("depends_on", None)) is not None:
+        fields["parents"] = tuple(parents)
     if fields.get("idempotency_key") is not None:
         fields["digest"] = digest(sent)
     return TaskSpec(tenant=principal.tenant, created_by=principal.subject, trace_context=trace, **fields)
 
 
 _PLAIN_FIELDS: Final = 2
+_POLICIES: Final[Mapping[str, OnParentFailure]] = {**PARENT_POLICIES, "run": OnParentFailure.RUN_ANYWAY}
 _CONVERTED: Final[Mapping[str, Callable[[Any], Any]]] = {
     "priority": lambda name: None if name is None else LANES[name],
     "requires": tuple,
     "prefers": tuple,
+    "on_parent_failure": lambda name: _POLICIES[name or "fail"],
 }
 
 
@@ -113,14 +167,14 @@ def _same_key(header: str, field: str | None) -> str:
     return header
 
 
-def _check_sizes(requests: list[TaskRequest], place: str) -> None:
+def _check_sizes(requests: Iterable[TaskRequest | WorkflowTask], places: Iterable[str]) -> None:
     """Only asked for when the whole body is larger than one payload may be."""
     found = []
-    for index, request in enumerate(requests):
+    for place, request in zip(places, requests, strict=True):
         size = len(orjson.dumps(request.get("payload", {})))
         if size > PAYLOAD_BYTES_MAX:
-            pointer = f"{place}/payload" if place == "#" else f"{place}/{index}/payload"
-            found.append((pointer, f"{size} bytes as JSON; at most {PAYLOAD_BYTES_MAX} are allowed"))
+            detail = f"{size} bytes as JSON; at most {PAYLOAD_BYTES_MAX} are allowed"
+            found.append((f"{place}/payload", detail))
     if found:
         raise Problem("too-large", summary(found, len(found)), errors=found)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from node.http.service import Service, Submitted
     from runtime.core.task import AttemptView, ErrorInfo, HandlerEntry, NodeView, Page
+    from runtime.core.workflow import WorkflowTask, WorkflowView
 
 _HEADERS: Final = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 _LANES: Final = {lane: lane.name.lower() for lane in Lane}
@@ -114,6 +115,11 @@ def _add_rare(task: dict[str, object], view: TaskView) -> None:
         task["cancel_requested_at"] = view.cancel_requested_at
     if view.workflow_id is not None:
         task["workflow_id"] = view.workflow_id
+    if view.name is not None:
+        task["name"] = view.name
+    if view.parents:
+        task["depends_on"] = view.parents
+        task["on_parent_failure"] = view.on_parent_failure.name.lower()
     if view.error is not None:
         task["error"] = {**_error(view.error), "attempt": view.attempt}
     if view.progress is not None:
@@ -123,7 +129,10 @@ def _add_rare(task: dict[str, object], view: TaskView) -> None:
 
 def _waiting(view: TaskView, service: Service) -> dict[str, object]:
     if view.state is State.BLOCKED:
-        return {"reason": "parents", "detail": "other tasks must end first"}
+        total = len(view.parents)
+        what = "tasks that it depends on have" if view.open_parents != 1 else "task that it depends on has"
+        of_total = f" of {total}" if total != view.open_parents else ""
+        return {"reason": "parents", "detail": f"{view.open_parents}{of_total} {what} not ended"}
     if view.state is State.READY:
         reason, detail = service.waits_for(view)
         return {"reason": reason, "detail": detail}
@@ -172,7 +181,7 @@ def accepted_view(submitted: Submitted, node: str) -> TaskView:
         tenant=task.tenant,
         handler=band.handler,
         lane=band.lane,
-        state=State.RUNNING if born else State.SCHEDULED if later else State.READY,
+        state=State.BLOCKED if task.parents else _first_state(born=born, later=later),
         slot=task.slot,
         attempt=1 if born else 0,
         failures=0,
@@ -189,12 +198,53 @@ def accepted_view(submitted: Submitted, node: str) -> TaskView:
         started_at=stored.created_at if born else None,
         node=node if born else None,
         expires_at=task.expires_at,
-        due=stored.due,
+        due=None if task.parents else stored.due,
+        name=task.name,
+        parents=task.parents,
+        on_parent_failure=task.on_parent_failure,
+        open_parents=len(task.parents),
         metadata=task.metadata,
         created_by=task.created_by,
         trace_context=task.trace_context,
         workflow_id=task.workflow_id,
     )
+
+
+def _first_state(*, born: bool, later: bool) -> State:
+    return State.RUNNING if born else State.SCHEDULED if later else State.READY
+
+
+# -- workflows --------------------------------------------------------------------------------------
+
+
+def workflow_json(view: WorkflowView, *, with_tasks: bool = True) -> dict[str, object]:
+    shown: dict[str, object] = {
+        "id": view.id,
+        "state": view.state,
+        "created_at": view.created_at,
+        "total": view.total,
+        "ended": view.ended,
+        "counts": {state.value: view.counts[state] for state in State if view.counts.get(state)},
+    }
+    if with_tasks:
+        shown["tasks"] = [_workflow_task(task) for task in view.tasks]
+    return shown
+
+
+def _workflow_task(task: WorkflowTask) -> dict[str, object]:
+    shown: dict[str, object] = {
+        "id": task.id,
+        "name": task.name or None,
+        "handler": task.handler,
+        "state": task.state.value,
+        "depends_on": task.parents,
+        "attempt": task.attempt,
+        "started_at": task.started_at,
+        "finished_at": task.finished_at,
+    }
+    if task.error is not None:
+        shown["error"] = {"type": task.error.type, "message": task.error.message}
+    return shown
 
 
 # -- several ----------------------------------------------------------------------------------------

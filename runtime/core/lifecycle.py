@@ -22,6 +22,8 @@ class Event(StrEnum):
     """What can happen to a task after it was accepted."""
 
     PARENTS_DONE = "parents_done"  # the tasks it depends on have ended
+    PARENT_FAILED = "parent_failed"  # one of them failed, and this one fails with it
+    SKIPPED = "skipped"  # one of them failed or was cancelled, and this one is not run
     DUE = "due"  # its time has come: no write, only the clock
     CLAIMED = "claimed"  # a node turned the waiting row into its running row
     SUCCEEDED = "succeeded"
@@ -34,6 +36,7 @@ class Event(StrEnum):
     CANCELLED = "cancelled"  # by somebody
     EXPIRED = "expired"  # its expires_at passed
     REPLAYED = "replayed"  # by somebody: a new run, attempt goes on
+    REOPENED = "reopened"  # replayed, and it waits for the tasks that it depends on
 
 
 INITIAL: Final = (
@@ -48,6 +51,8 @@ _WAITING: Final = (State.BLOCKED, State.SCHEDULED, State.READY)
 TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
     {
         (State.BLOCKED, Event.PARENTS_DONE): State.SCHEDULED,
+        (State.BLOCKED, Event.PARENT_FAILED): State.FAILED,
+        (State.BLOCKED, Event.SKIPPED): State.CANCELLED,
         (State.SCHEDULED, Event.DUE): State.READY,
         (State.READY, Event.CLAIMED): State.RUNNING,
         (State.RUNNING, Event.SUCCEEDED): State.SUCCEEDED,
@@ -64,6 +69,8 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
         },
         (State.FAILED, Event.REPLAYED): State.READY,
         (State.CANCELLED, Event.REPLAYED): State.READY,
+        (State.FAILED, Event.REOPENED): State.BLOCKED,
+        (State.CANCELLED, Event.REOPENED): State.BLOCKED,
     }
 )
 

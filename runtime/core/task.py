@@ -66,6 +66,15 @@ class Reason(IntEnum):
     SNOOZED = 2
     RELEASED = 3  # handed back: drain, handler missing, arguments do not bind on that node
     CRASHED = 4  # its node died
+    PARENTS = 5  # tasks that it depends on have not ended
+
+
+class OnParentFailure(IntEnum):
+    """What a task does whose parent failed or was cancelled; the number is stored."""
+
+    FAIL = 0  # fails too; a cancelled parent cancels it
+    SKIP = 1  # is cancelled
+    RUN_ANYWAY = 2  # runs when all parents have ended, whatever they came to
 
 
 class Status(IntEnum):
@@ -181,6 +190,10 @@ class NewTask:
     payload_key: str | None = None  # id of the encryption key
     payload_ref: str | None = None  # where a large payload lies
     born_on: int | None = None
+    parents: tuple[UUID, ...] = ()  # tasks it waits for, of the same group or on record
+    on_parent_failure: OnParentFailure = OnParentFailure.FAIL
+    name: str | None = None  # within its workflow
+    awaited: bool = False  # tasks of the same group wait for it
 
 
 # -- what accepting one task came to ----------------------------------------------------------------
@@ -217,9 +230,11 @@ class KeyReused:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The row is one that PostgreSQL refuses for its content; nothing of its group was stored."""
+    """The row is one that PostgreSQL refuses for its content, or depends on a task that is not there; nothing of its
+    group was stored. `pointer` tells the field, where that is known."""
 
     detail: str
+    pointer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +273,8 @@ class Claim:
     created_by: str = ""
     expired: bool = False  # its expires_at had passed when it was claimed
     alone: bool = False  # a suspect that runs with nothing beside it
+    workflow_id: UUID | None = None
+    parents: tuple[UUID, ...] = ()
 
 
 @light_by_name
@@ -309,6 +326,11 @@ class Verdict(IntEnum):
     COMMITTED = 0
     FENCED = 1  # a late or foreign commit: refused, nothing written
     REFUSED = 2  # the row's content is one that PostgreSQL refuses
+    AWAITED = 3  # committed, and other tasks wait for this end
+
+    @property
+    def committed(self) -> bool:
+        return self is Verdict.COMMITTED or self is Verdict.AWAITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,6 +408,10 @@ class TaskView:
     result_codec: Codec = Codec.JSON
     error: ErrorInfo | None = None
     progress: Progress | None = None
+    name: str | None = None
+    parents: tuple[UUID, ...] = ()
+    on_parent_failure: OnParentFailure = OnParentFailure.FAIL
+    open_parents: int = 0  # of a blocked task
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,6 +463,7 @@ class BandCount:
     scheduled: int
     running: int
     oldest_due_s: float
+    blocked: int = 0  # wait for other tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

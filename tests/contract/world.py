@@ -169,7 +169,8 @@ SELECT table_name, array_agg(column_name::text) AS columns
 _EMPTY: Final = """
 DELETE FROM noria.lease; DELETE FROM noria.band; DELETE FROM noria.handler; DELETE FROM noria.task;
 DELETE FROM noria.waiting; DELETE FROM noria.running; DELETE FROM noria.actor; DELETE FROM noria.outcome; DELETE FROM noria.attempt;
-DELETE FROM noria.schedule; DELETE FROM noria.handler_limit; DELETE FROM noria.limiter
+DELETE FROM noria.schedule; DELETE FROM noria.handler_limit; DELETE FROM noria.limiter;
+DELETE FROM noria.dependence; DELETE FROM noria.parent_end
 """
 
 

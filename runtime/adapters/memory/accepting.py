@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from runtime.adapters.memory import content
 from runtime.adapters.memory.rows import RunningRow, TaskRow, WaitingRow
+from runtime.adapters.memory.workflows import blocked, link
 from runtime.core.keyed import actor_of
 from runtime.core.task import Acceptance, Duplicate, KeyReused, NewTask, Refused, Stored, Undone
 
@@ -68,7 +69,30 @@ def plan_group(tables: Tables, group: Sequence[NewTask], now: datetime) -> Plan:
     plan = Plan()
     for new in group:
         plan.answers.append(_judge(tables, plan, new, now))
+    if plan.whole and any(new.parents for new in group):
+        _bind(tables, plan, group)
     return plan
+
+
+def _bind(tables: Tables, plan: Plan, group: Sequence[NewTask]) -> None:
+    """What was there before under its key stands for what is not stored; what depends on nothing there is refused."""
+    answers = zip(group, list(plan.answers), strict=True)
+    stand_ins = {new.id: one.id for new, one in answers if isinstance(one, Duplicate)}
+    for place, new in enumerate(group):
+        row = plan.fresh.get(new.id)
+        if row is None or not new.parents:
+            continue
+        parents = tuple(dict.fromkeys(stand_ins.get(parent, parent) for parent in new.parents))
+        plan.fresh[new.id] = replace(row, new=replace(new, parents=parents))
+        for nth, parent in enumerate(new.parents):
+            if not _exists(tables, plan, stand_ins.get(parent, parent), new.tenant):
+                plan.answers[place] = Refused(f"there is no task {parent}", f"/depends_on/{nth}")
+                break
+
+
+def _exists(tables: Tables, plan: Plan, task_id: UUID, tenant: str) -> bool:
+    row = plan.fresh.get(task_id) or tables.tasks.get(task_id)
+    return row is not None and row.new.tenant == tenant
 
 
 def write_group(tables: Tables, leases: Leases, plan: Plan, now: datetime) -> None:
@@ -77,10 +101,19 @@ def write_group(tables: Tables, leases: Leases, plan: Plan, now: datetime) -> No
         tables.insert(row)
         born_on = row.new.born_on
         plain = actor_of(row.new) is None  # messages to keyed actors wait for their turn
-        if plain and born_on is not None and row.run_at <= now and leases.alive(born_on, now):
+        if (
+            plain
+            and born_on is not None
+            and not row.new.parents
+            and row.run_at <= now
+            and leases.alive(born_on, now)
+        ):
             tables.run(_born(row, born_on, now))
         else:
             tables.wait(_first_wait(tables, row))
+    for row in plan.fresh.values():
+        if row.new.parents:
+            link(tables, row.new.id, row.new.parents)
 
 
 def _judge(tables: Tables, plan: Plan, new: NewTask, now: datetime) -> Acceptance:
@@ -126,7 +159,7 @@ def _born(row: TaskRow, incarnation: int, now: datetime) -> RunningRow:
 
 def _first_wait(tables: Tables, row: TaskRow) -> WaitingRow:
     actor = actor_of(row.new)
-    return WaitingRow(
+    first = WaitingRow(
         id=row.new.id,
         due=row.run_at,
         seq=row.seq,
@@ -137,3 +170,4 @@ def _first_wait(tables: Tables, row: TaskRow) -> WaitingRow:
         lane=None if actor is None else tables.lane_of(row.new.band),
         limiter=row.new.limiter,
     )
+    return blocked(first, row.new.parents) if row.new.parents else first

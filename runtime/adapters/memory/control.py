@@ -6,12 +6,14 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from runtime.adapters.memory.rows import AttemptRow, OutcomeRow, WaitingRow
+from runtime.adapters.memory.workflows import blocked, link
 from runtime.adapters.memory.working import cancel_waiting
 from runtime.core.keyed import actor_of
 from runtime.core.task import AttemptKind, Status
 from runtime.errors import TaskNotFound, WrongState
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     from runtime.adapters.memory.tables import Tables
@@ -29,8 +31,20 @@ def cancel(tables: Tables, task_id: UUID, now: datetime) -> None:
         raise TaskNotFound(f"no task {task_id}")
 
 
-def replay(tables: Tables, task_id: UUID, now: datetime) -> None:
-    """Raises TaskNotFound, WrongState."""
+def replay(tables: Tables, ids: Sequence[UUID], now: datetime) -> None:
+    """What depends on others is blocked until they have ended, those too that are replayed with it.
+
+    Raises TaskNotFound, WrongState.
+    """
+    for task_id in ids:
+        _reopen(tables, task_id, now)
+    for task_id in ids:
+        if parents := tables.tasks[task_id].new.parents:
+            tables.wait(blocked(tables.unwait(task_id), parents))
+            link(tables, task_id, parents)
+
+
+def _reopen(tables: Tables, task_id: UUID, now: datetime) -> None:
     task = tables.tasks.get(task_id)
     if task is None:
         raise TaskNotFound(f"no task {task_id}")
@@ -62,6 +76,8 @@ def _state(tables: Tables, task_id: UUID, now: datetime) -> str:
     waiting = tables.waiting.get(task_id)
     if waiting is None:
         return "running"
+    if waiting.open_parents is not None:
+        return "blocked"
     return "ready" if waiting.due <= now else "scheduled"
 
 
@@ -87,6 +103,8 @@ def forget(
         if finished_at >= finished_before or len(going) >= limit:
             break
         task = tables.tasks[task_id]
+        if task_id in tables.dependences:  # a child may still want its result
+            continue
         if task.new.idempotency_key is None or task.created_at < keys_before:
             going.append(task_id)
     for task_id in going:

@@ -120,11 +120,10 @@ def _end_one(tables: Tables, leases: Leases, turn: TurnEnd, now: datetime) -> Ve
         return Verdict.COMMITTED if done else Verdict.FENCED
     if not _acceptable(tables, turn, now):
         return Verdict.REFUSED
-    for each in turn.settlements:
-        settle_one(tables, leases, each, now)
+    verdicts = [settle_one(tables, leases, each, now) for each in turn.settlements]
     if turn.state is not None and row is not None:
         row.state, row.state_version, row.version = turn.state, turn.state_version, turn.version + 1
-    return Verdict.COMMITTED
+    return Verdict.AWAITED if Verdict.AWAITED in verdicts else Verdict.COMMITTED
 
 
 def _runs(tables: Tables, settlement: Settlement) -> bool:

@@ -45,6 +45,8 @@ class Reader:
     def state_of(self, task_id: UUID) -> State:
         waiting = self.tables.waiting.get(task_id)
         if waiting is not None:
+            if waiting.open_parents is not None:
+                return State.BLOCKED
             return State.READY if waiting.due <= self.now else State.SCHEDULED
         if task_id in self.tables.running:
             return State.RUNNING
@@ -74,7 +76,8 @@ class Reader:
             reason=row.reason,
             suspect=row.band < 0,
             unbound=abs(row.band) != task.new.band,
-            due=row.due,
+            due=None if row.open_parents is not None else row.due,
+            open_parents=row.open_parents or 0,
         )
 
     def _view_running(self, task: TaskRow, row: RunningRow) -> TaskView:
@@ -129,6 +132,9 @@ class Reader:
             created_by=new.created_by,
             trace_context=new.trace_context,
             workflow_id=new.workflow_id,
+            name=new.name,
+            parents=new.parents,
+            on_parent_failure=new.on_parent_failure,
             **of_state,  # type: ignore[arg-type]  # the callers above name fields of TaskView only
         )
 
@@ -239,6 +245,7 @@ class Reader:
         oldest_due_s = 0.0
         if queue is not None:
             ready = queue.count_to((self.now, _LAST_SEQ, _LAST_ID))
-            scheduled = len(queue) - ready
+            scheduled = len(queue) - ready - self.tables.blocked_in[band]
             oldest_due_s = max(0.0, (self.now - next(queue.ascending())[0]).total_seconds())
-        return BandCount(band, ready, scheduled, self.tables.running_in[band], oldest_due_s)
+        running, blocked = self.tables.running_in[band], self.tables.blocked_in[band]
+        return BandCount(band, ready, scheduled, running, oldest_due_s, blocked)

@@ -36,6 +36,7 @@ class WaitingRow:
     actor: UUID | None = None  # with a lane, of messages to keyed actors
     lane: Lane | None = None
     limiter: UUID | None = None  # of its limit_key
+    open_parents: int | None = None  # of a blocked task
 
 
 @dataclass(slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from runtime.adapters.memory import accepting, control, keyed, working
+from runtime.adapters.memory import accepting, control, keyed, workflows, working
 from runtime.adapters.memory.leases import Leases
 from runtime.adapters.memory.limits import Limits
 from runtime.adapters.memory.names import Names
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         TaskView,
         Verdict,
     )
+    from runtime.core.workflow import ParentView, PassedOn, WorkflowView
 
 
 class MemoryStore:
@@ -144,6 +145,25 @@ class MemoryStore:
     async def forget_limiters(self, older_than_s: float, limit: int) -> int:
         return self._limits.forget(older_than_s, limit, self._now())
 
+    # -- Workflows -----------------------------------------------------------------------------------
+
+    async def pass_on(self, limit: int) -> PassedOn:
+        return workflows.pass_on(self._tables, limit, self._now())
+
+    async def tidy_dependences(self) -> None:
+        workflows.tidy(self._tables)
+
+    async def parents(self, ids: Sequence[UUID], inline_bytes: int) -> builtins.list[ParentView]:
+        return workflows.parents(self._reader(), ids, inline_bytes)
+
+    async def workflow(self, workflow_id: UUID, tasks: int) -> WorkflowView | None:
+        return workflows.workflow(self._reader(), workflow_id, tasks)
+
+    async def workflows(
+        self, tenant: str, limit: int, before: UUID | None = None
+    ) -> builtins.list[WorkflowView]:
+        return workflows.workflows(self._reader(), tenant, limit, before)
+
     # -- TaskControl ---------------------------------------------------------------------------------
 
     async def cancel(self, task_id: UUID) -> TaskView:
@@ -161,7 +181,7 @@ class MemoryStore:
         return len(matching), len(matching)
 
     async def replay(self, task_id: UUID) -> TaskView:
-        control.replay(self._tables, task_id, self._now())
+        control.replay(self._tables, [task_id], self._now())
         return self._reader().existing(task_id)
 
     async def replay_matching(
@@ -170,8 +190,7 @@ class MemoryStore:
         matching = self._reader().dead_letters(which, limit)
         if dry_run:
             return len(matching), 0
-        for task_id in matching:
-            control.replay(self._tables, task_id, self._now())
+        control.replay(self._tables, matching, self._now())
         return len(matching), len(matching)
 
     async def purge_matching(

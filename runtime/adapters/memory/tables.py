@@ -33,9 +33,15 @@ class Tables:
         self.outcomes: dict[UUID, OutcomeRow] = {}
         self.attempts: dict[UUID, dict[int, AttemptRow]] = {}
         self.actors: dict[UUID, ActorRow] = {}
+        self.dependences: dict[
+            UUID, dict[UUID, bool]
+        ] = {}  # by parent: its children, and whether they heard of its end
+        self.parent_ends: list[tuple[UUID, Status]] = []  # that are to be passed on
         # indexes
         self.keys: dict[tuple[str, str], UUID] = {}  # (tenant, idempotency key)
         self.ids: Ordered[UUID] = Ordered()
+        self.workflows: dict[UUID, dict[UUID, None]] = {}  # tasks of each
+        self.blocked_in: Counter[int] = Counter()  # how much is blocked, by band
         self.bands: dict[int, Ordered[Due]] = {}  # what waits, by signed band
         self.mail: dict[tuple[UUID, Lane], Ordered[tuple[int, UUID]]] = {}  # what waits for keys: (seq, id)
         self.busy: Counter[UUID] = Counter()  # how much runs, by key
@@ -59,6 +65,8 @@ class Tables:
         self.ids.add(new.id)
         if new.idempotency_key is not None:
             self.keys[new.tenant, new.idempotency_key] = new.id
+        if new.workflow_id is not None:
+            self.workflows.setdefault(new.workflow_id, {})[new.id] = None
 
     def delete(self, task_id: UUID) -> None:
         """The task with everything that hangs on it; it must be final."""
@@ -68,6 +76,10 @@ class Tables:
         self.attempts.pop(task_id, None)
         if new.idempotency_key is not None:
             del self.keys[new.tenant, new.idempotency_key]
+        if new.workflow_id is not None:
+            del self.workflows[new.workflow_id][task_id]
+            if not self.workflows[new.workflow_id]:
+                del self.workflows[new.workflow_id]
 
     def wait(self, row: WaitingRow) -> None:
         self.waiting[row.id] = row
@@ -75,6 +87,8 @@ class Tables:
         if queue is None:
             queue = self.bands[row.band] = Ordered()
         queue.add((row.due, row.seq, row.id))
+        if row.open_parents is not None:
+            self.blocked_in[row.band] += 1
         if row.expires_at is not None:
             self.expiry.add((row.expires_at, row.seq, row.id))
         if row.actor is not None and row.lane is not None:
@@ -86,6 +100,8 @@ class Tables:
         row = self.waiting.pop(task_id)
         queue = self.bands[row.band]
         queue.remove((row.due, row.seq, row.id))
+        if row.open_parents is not None:
+            self.blocked_in[row.band] -= 1
         if not queue:
             del self.bands[row.band]
         if row.expires_at is not None:
@@ -132,6 +148,8 @@ class Tables:
         self.outcomes[row.id] = row
         self.finished.add((row.finished_at, row.id))
         self.ended[row.status][row.id] = None
+        if row.id in self.dependences:
+            self.parent_ends.append((row.id, row.status))
 
     def drop_outcome(self, task_id: UUID) -> OutcomeRow:
         row = self.outcomes.pop(task_id)

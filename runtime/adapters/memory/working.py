@@ -125,6 +125,8 @@ def _claim_of(tables: Tables, row: WaitingRow, now: datetime, *, alone: bool) ->
         created_by=new.created_by,
         expired=row.expires_at is not None and row.expires_at <= now,
         alone=alone,
+        workflow_id=new.workflow_id,
+        parents=new.parents,
     )
 
 
@@ -146,14 +148,16 @@ def settle_one(tables: Tables, leases: Leases, settlement: Settlement, now: date
         children = plan_group(tables, move.children, now)
         if not children.whole:
             return Verdict.REFUSED
+        awaited = row.id in tables.dependences
         _finish(tables, row, move, _set_times(row, settlement, now))
         write_group(tables, leases, children, now)
-        return Verdict.COMMITTED
+        return Verdict.AWAITED if awaited else Verdict.COMMITTED
     due = content.later(now, move.delay_s)
     if due is None:
         return Verdict.REFUSED
     _requeue(tables, row, move, due, _set_times(row, settlement, now))
-    return Verdict.COMMITTED
+    awaited = row.id in tables.dependences and row.id in tables.outcomes
+    return Verdict.AWAITED if awaited else Verdict.COMMITTED
 
 
 def _set_times(row: RunningRow, settlement: Settlement, now: datetime) -> datetime:

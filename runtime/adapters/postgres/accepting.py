@@ -15,6 +15,7 @@ from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from runtime.adapters.postgres.linking import link
 from runtime.adapters.postgres.queries import SQL
 from runtime.adapters.postgres.rows import folded, text_array, unless_empty, uuid_of
 from runtime.adapters.postgres.translate import ContentRefused, TryAgain, repeated, translated
@@ -105,8 +106,11 @@ async def _insert_whole(session: Session, plan: Plan) -> tuple[list[list[Accepta
     """What the groups come to, and whether some fell, so that nothing was stored."""
     try:
         async with session.transaction():
-            judged = plan.judge(await insert(session, plan.leaders))
+            found = await insert(session, plan.leaders)
+            judged = plan.judge(found)
             _raise_if_fallen(judged)
+            missing = await link_new(session, plan, found, judged)
+            _raise_if_fallen(plan.without(missing, judged) if missing else judged)
     except _FallenError as fallen:
         return fallen.judged, True
     return judged, False
@@ -115,6 +119,17 @@ async def _insert_whole(session: Session, plan: Plan) -> tuple[list[list[Accepta
 def _raise_if_fallen(judged: list[list[Acceptance] | None]) -> None:
     if any(answer is None or falls(answer) for answer in judged):
         raise _FallenError(judged)
+
+
+async def link_new(
+    session: Session, plan: Plan, found: Found, judged: Sequence[Sequence[Acceptance] | None]
+) -> set[UUID]:
+    """Link what was inserted just now to what it depends on. Returns the parents that do not exist."""
+    fresh = [task for task in plan.leaders if found.in_order is not None or task.id in found.stored]
+    children = [task for task in fresh if task.parents]
+    if not children:
+        return set()
+    return await link(session, children, (task.id for task in fresh if task.awaited), plan.stand_ins(judged))
 
 
 class _FallenError(Exception):
@@ -224,6 +239,10 @@ _AFTER_BORN_ON: Final[tuple[Callable[[NewTask], Any], ...]] = (
     attrgetter("payload_ref"),
     attrgetter("limit_key"),
     attrgetter("limiter"),
+    lambda task: text_array(map(str, task.parents)) if task.parents else None,
+    attrgetter("name"),
+    lambda task: int(task.on_parent_failure) if task.parents else None,
+    lambda task: task.awaited or None,
 )
 
 
@@ -241,6 +260,8 @@ class Plan:
         self._followers = False
         for group in groups:
             for task in group:
+                if task.parents:
+                    self.separable = False
                 if task.idempotency_key is None:
                     self.leaders.append(task)
                     continue
@@ -272,6 +293,31 @@ class Plan:
             answers.append(answer)
         return answers
 
+    def stand_ins(self, judged: Sequence[Sequence[Acceptance] | None]) -> dict[UUID, UUID]:
+        """Which tasks stand for those that were found under their key."""
+        if not self._leader_of:
+            return {}
+        return {
+            task.id: one.id
+            for group, answer in zip(self._groups, judged, strict=True)
+            for task, one in zip(group, answer or (), strict=False)
+            if isinstance(one, Duplicate)
+        }
+
+    def without(
+        self, missing: set[UUID], judged: list[list[Acceptance] | None]
+    ) -> list[list[Acceptance] | None]:
+        """Those groups fall that depend on something that is not there."""
+        answers = list(judged)
+        for place, group in enumerate(self._groups):
+            if any(missing.intersection(task.parents) for task in group):
+                met = [
+                    _missing(task, missing) or one
+                    for task, one in zip(group, judged[place] or (), strict=True)
+                ]
+                answers[place] = _undone(met, group)
+        return answers
+
     def _leader(self, task: NewTask) -> NewTask:
         return task if task.idempotency_key is None else self._leader_of[task.tenant, task.idempotency_key]
 
@@ -288,7 +334,14 @@ class Plan:
 
 
 def falls(answer: Sequence[Acceptance]) -> bool:
-    return any(isinstance(one, KeyReused) for one in answer)
+    return any(isinstance(one, KeyReused | Refused) for one in answer)
+
+
+def _missing(task: NewTask, missing: set[UUID]) -> Refused | None:
+    for nth, parent in enumerate(task.parents):
+        if parent in missing:
+            return Refused(f"there is no task {parent}", f"/depends_on/{nth}")
+    return None
 
 
 def _undone(answer: Sequence[Acceptance], group: Group) -> list[Acceptance]:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from runtime.adapters.postgres.linking import link_again
 from runtime.adapters.postgres.queries import SQL, Query
 from runtime.adapters.postgres.reading import Reading
 from runtime.adapters.postgres.rows import uuid_of, uuids_of
 from runtime.adapters.postgres.scanning import dead_letters, unfinished
+from runtime.adapters.postgres.translate import repeated
 from runtime.core.task import State, Status, TaskFilter, TaskView
 from runtime.errors import TaskNotFound, Unavailable, WrongState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from uuid import UUID
 
 _LOOKS: Final = 20  # a row that has moved each time would have been moved by somebody else each time
@@ -34,7 +36,7 @@ class Control(Reading):
         raise Unavailable(f"task {task_id} moved each time it was looked for")
 
     async def replay(self, task_id: UUID) -> TaskView:
-        replayed = await self._change(SQL.replay, [task_id], list(_ENDED_UNWELL))
+        replayed = await self._replay([task_id], _ENDED_UNWELL)
         view = await self._existing(task_id)
         if not replayed:
             raise WrongState(
@@ -46,28 +48,50 @@ class Control(Reading):
         self, which: TaskFilter, limit: int, *, dry_run: bool = False
     ) -> tuple[int, int]:
         ids = sorted(await self._find(unfinished(which), which, limit))
-        return len(ids), 0 if dry_run else sum([await self._cancel_some(some) for some in _chunks(ids)])
+        # the newest first: children end before their parents, whose ends they would hear of
+        return len(ids), 0 if dry_run else sum([await self._cancel_some(some) for some in _chunks(ids)[::-1]])
 
     async def replay_matching(
         self, which: TaskFilter, limit: int, *, dry_run: bool = False
     ) -> tuple[int, int]:
-        return await self._change_dead_letters(SQL.replay, which, limit, dry_run=dry_run)
+        return await self._change_dead_letters(self._replay, which, limit, dry_run=dry_run)
 
     async def purge_matching(
         self, which: TaskFilter, limit: int, *, dry_run: bool = False
     ) -> tuple[int, int]:
-        return await self._change_dead_letters(SQL.purge, which, limit, dry_run=dry_run)
+        return await self._change_dead_letters(self._purge, which, limit, dry_run=dry_run)
 
     # -- steps ---------------------------------------------------------------------------------------
 
     async def _change_dead_letters(
-        self, statement: Query, which: TaskFilter, limit: int, *, dry_run: bool
+        self,
+        change: Callable[[Sequence[UUID], Sequence[int]], Awaitable[Sequence[UUID]]],
+        which: TaskFilter,
+        limit: int,
+        *,
+        dry_run: bool,
     ) -> tuple[int, int]:
-        statuses = [1, 2] if State.CANCELLED in which.states else [1]
+        statuses = _ENDED_UNWELL if State.CANCELLED in which.states else (int(Status.FAILED),)
         ids = sorted(await self._find(dead_letters(which), which, limit))
         if dry_run:
             return len(ids), 0
-        return len(ids), sum([len(await self._change(statement, some, statuses)) for some in _chunks(ids)])
+        return len(ids), sum([len(await change(some, statuses)) for some in _chunks(ids)])
+
+    async def _purge(self, ids: Sequence[UUID], statuses: Sequence[int]) -> list[UUID]:
+        return await self._change(SQL.purge, ids, list(statuses))
+
+    async def _replay(self, ids: Sequence[UUID], statuses: Sequence[int]) -> list[UUID]:
+        """Those that were met; what depends on others is blocked until they have ended."""
+
+        async def once() -> list[UUID]:
+            async with self._connections.read.session(len(ids)) as session, session.transaction():
+                rows = await session.fetch(SQL.replay, list(ids), list(statuses))
+                waiting_for = {row["id"]: row["parents"] for row in rows if row["parents"] is not None}
+                if waiting_for:
+                    await link_again(session, waiting_for)
+            return uuids_of(rows)
+
+        return await repeated(once) if ids else []
 
     async def _cancel_some(self, ids: Sequence[UUID]) -> int:
         """How many were changed. What was claimed or handed back between two looks is looked for again."""

@@ -16,6 +16,7 @@ from runtime.adapters.postgres.connections import unzipped
 from runtime.adapters.postgres.queries import SQL
 from runtime.adapters.postgres.rows import claim_of, uuid_of
 from runtime.adapters.postgres.settling import (
+    Fenced,
     children_of,
     columns_of,
     end_of,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from runtime.adapters.postgres.connections import Connections, Session
 
-_CLAIM_COLUMNS: Final = 21
+_CLAIM_COLUMNS: Final = 23
 _ADOPTED_MAX: Final = 10_000
 
 
@@ -91,20 +92,23 @@ class Keyed:
             await self._end_some(turns, places[:half], verdicts)
             await self._end_some(turns, places[half:], verdicts)
         else:
-            verdicts.update(dict.fromkeys(committed, Verdict.COMMITTED))
+            verdicts.update(committed)
 
-    async def _end_whole(self, turns: Sequence[TurnEnd], places: Sequence[int]) -> list[int]:
-        """The places of those turns that were committed; without those that fall, which others did not wait for."""
+    async def _end_whole(self, turns: Sequence[TurnEnd], places: Sequence[int]) -> dict[int, Verdict]:
+        """Of those turns that were committed; without those that fall, which others did not wait for."""
         left = list(places)
+        awaited: set[UUID] = set()
         while left:
             try:
                 async with self._connections.settle.session(len(left)) as session, session.transaction():
-                    await _end(session, [turns[place] for place in left])
+                    awaited = await _end(session, [turns[place] for place in left])
             except _FallenError as fallen:
                 left = [place for place in left if turns[place].actor not in fallen.actors]
             else:
                 break
-        return left
+        return {
+            place: Verdict.AWAITED if turns[place].actor in awaited else Verdict.COMMITTED for place in left
+        }
 
     async def _look_back_at_turns(
         self, turns: Sequence[TurnEnd], places: Sequence[int], verdicts: dict[int, Verdict]
@@ -128,21 +132,24 @@ async def _lock(session: Session, actors: list[UUID]) -> set[UUID]:
     return locked
 
 
-async def _end(session: Session, turns: Sequence[TurnEnd]) -> None:
-    """Raises _FallenError naming those that do not match, ContentRefused."""
+async def _end(session: Session, turns: Sequence[TurnEnd]) -> set[UUID]:
+    """Actors with messages whose end others wait for. Raises _FallenError naming those that do not match,
+    ContentRefused."""
     writing = sorted((turn for turn in turns if turn.state is not None), key=lambda turn: turn.actor.int)
     written: set[UUID] = set()
     if writing:
         columns = unzipped([(t.actor, t.version, t.state, t.state_version) for t in writing], 4)
         written = {row[0] for row in await session.fetch(SQL.write_states, *columns)}
     settlements = sorted((one for turn in turns for one in turn.settlements), key=lambda one: one.id.int)
-    places = await fence(session, columns_of(settlements)) if settlements else ()
-    done = {identity(settlements[place]) for place in places}
+    fenced = await fence(session, columns_of(settlements)) if settlements else Fenced((), ())
+    done = {identity(settlements[place]) for place in fenced.places}
     fallen = {turn.actor for turn in turns if not _is_whole(turn, written, done)}
     if fallen:
         raise _FallenError(fallen)
     if any(children_of(one) for one in settlements):
         await store_children(session, [children_of(one) for one in settlements])
+    told = {settlements[place].id for place in fenced.awaited}
+    return {turn.actor for turn in turns if told and any(one.id in told for one in turn.settlements)}
 
 
 def _is_whole(turn: TurnEnd, written: set[UUID], done: set[tuple[UUID, int, int]]) -> bool:

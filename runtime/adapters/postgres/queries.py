@@ -54,6 +54,7 @@ class Queries:
     held: Query
     cancel_requests: Query
     expire: Query
+    forgettable: Query
     forget: Query
     census_waiting: Query
     census_running: Query
@@ -78,6 +79,26 @@ class Queries:
     scan_actor: Query
     scan_workflow: Query
     scan_ids: Query
+    # workflow.sql
+    present_tasks: Query
+    await_waiting: Query
+    await_running: Query
+    tell_ended: Query
+    tell_gone: Query
+    link: Query
+    rebind: Query
+    any_parent_end: Query
+    parent_ends: Query
+    count_dependence: Query
+    blocked_children: Query
+    count_down: Query
+    end_children: Query
+    forget_ends: Query
+    tidy_dependence: Query
+    parents: Query
+    workflow_counts: Query
+    workflow_tasks: Query
+    workflows: Query
     # results.sql
     identity: Query
     results_in_use: Query

@@ -159,4 +159,6 @@ async def _succeeded(session: Session, unsuccessful: int) -> tuple[int, bool]:
 def _count(band: int, waiting: asyncpg.Record | None, running: int) -> BandCount:
     if waiting is None:
         return BandCount(band, 0, 0, running, 0.0)
-    return BandCount(band, waiting["ready"], waiting["scheduled"], running, waiting["oldest_due_s"])
+    return BandCount(
+        band, waiting["ready"], waiting["scheduled"], running, waiting["oldest_due_s"], waiting["blocked"]
+    )

@@ -58,11 +58,12 @@ class Repairing:
     ) -> tuple[int, bool]:
         """How many went, and whether only young tasks follow."""
         values = (self._forgotten_to, _LOOK_AT, finished_before_s, keys_before_s, limit)
-        async with self._connections.forget.session() as session:
-            gone, last, last_gone, looked_at, cutoff_ms = await session.only(SQL.forget, *values)
+        async with self._connections.forget.session() as session, session.transaction():
+            picked, last, looked_at, cutoff_ms = await session.only(SQL.forgettable, *values)
+            gone: int = await session.value(SQL.forget, picked) if picked else 0
         at_end = looked_at < _LOOK_AT or last.int >> _ID_MS_SHIFT > cutoff_ms + _CLOCKS_APART_MS
-        if gone >= limit:  # there may be more of them before `last`
-            self._forgotten_to = uuid_of(last_gone)
+        if len(picked) >= limit:  # there may be more of them before `last`
+            self._forgotten_to = uuid_of(picked[-1])
             return gone, False
         self._forgotten_to = _FIRST_ID if at_end else uuid_of(last)
         return gone, at_end

@@ -21,6 +21,7 @@ from runtime.core.task import (
     HandlerEntry,
     Lane,
     NodeView,
+    OnParentFailure,
     Orphan,
     Progress,
     Reason,
@@ -86,7 +87,7 @@ def _clean(text: str) -> str:
     return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
-def _error(text: str | None) -> ErrorInfo | None:
+def error_of(text: str | None) -> ErrorInfo | None:
     return None if text is None else ErrorInfo(**orjson.loads(text))
 
 
@@ -106,7 +107,7 @@ def claim_of(row: Iterable[Any]) -> Claim:
     (
         task_id, attempt, band, slot, seq, failures, crashes, payload, codec, max_attempts, timeout_s,
         started_at, waited_s, created_at, idempotency_key, actor_key, metadata, trace_context, created_by,
-        expired, alone,
+        expired, alone, workflow_id, parents,
     ) = row  # fmt: skip
     return Claim(
         id=uuid_of(task_id),
@@ -130,6 +131,8 @@ def claim_of(row: Iterable[Any]) -> Claim:
         created_by=created_by or "",
         expired=expired,
         alone=alone,
+        workflow_id=None if workflow_id is None else uuid_of(workflow_id),
+        parents=() if parents is None else tuple(map(uuid_of, parents)),
     )
 
 
@@ -159,6 +162,9 @@ def view_of(row: asyncpg.Record) -> TaskView:
         created_by=row["created_by"] or "",
         trace_context=row["trace_context"],
         workflow_id=None if row["workflow_id"] is None else uuid_of(row["workflow_id"]),
+        name=row["task_name"],
+        parents=tuple(map(uuid_of, row["parents"] or ())),
+        on_parent_failure=OnParentFailure(row["on_parent_failure"] or 0),
         **_of_state(row),
     )
 
@@ -176,7 +182,7 @@ def _of_state(row: asyncpg.Record) -> dict[str, Any]:
             "finished_at": row["finished_at"],
             "result": row["result"],
             "result_codec": _CODECS[row["result_codec"]],
-            "error": _error(row["error"]),
+            "error": error_of(row["error"]),
         }
     if row["r_attempt"] is not None:
         return {
@@ -190,21 +196,23 @@ def _of_state(row: asyncpg.Record) -> dict[str, Any]:
             "progress": _progress(row["progress"]),
             "suspect": row["alone"],
         }
+    blocked = row["open_parents"] is not None
     return {
-        "state": State.READY if row["is_due"] else State.SCHEDULED,
+        "state": State.BLOCKED if blocked else State.READY if row["is_due"] else State.SCHEDULED,
         "attempt": row["next_attempt"] - 1,
         "failures": row["w_failures"],
         "crashes": row["w_crashes"],
         "reason": Reason(row["reason"]),
         "suspect": row["suspect"],
         "unbound": row["unbound"],
-        "due": row["due"],
+        "due": None if blocked else row["due"],
+        "open_parents": row["open_parents"] or 0,
     }
 
 
 def attempt_of(row: asyncpg.Record) -> AttemptView:
     attempt, kind, node, started_at, ended_at, error = row
-    return AttemptView(attempt, AttemptKind(kind), node, started_at, ended_at, _error(error))
+    return AttemptView(attempt, AttemptKind(kind), node, started_at, ended_at, error_of(error))
 
 
 # -- members and names -------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-_WAITING: Final = frozenset({State.READY, State.SCHEDULED})
+_WAITING: Final = {State.BLOCKED: 0, State.SCHEDULED: 1, State.READY: 2}  # as scan_waiting numbers them
 _EVERY_STATE: Final = frozenset(State)
 
 
@@ -54,7 +54,7 @@ def ways(which: TaskFilter, bands: Bands) -> list[Way]:
 
 def unfinished(which: TaskFilter) -> frozenset[State]:
     """What waits and what runs, of the states that the filter allows."""
-    return frozenset(which.states or _EVERY_STATE) & (_WAITING | {State.RUNNING})
+    return frozenset(which.states or _EVERY_STATE) & {*_WAITING, State.RUNNING}
 
 
 def dead_letters(which: TaskFilter) -> frozenset[State]:
@@ -109,9 +109,9 @@ def _by_states(
     common = _common(which, bands)
     found = []
     if which.error_type is None:
-        if waiting := states & _WAITING:
-            due = None if waiting == _WAITING else State.READY in waiting
-            found.append(Way(SQL.scan_waiting, (*common, due)))
+        if waiting := sorted(number for state, number in _WAITING.items() if state in states):
+            which_of = None if len(waiting) == len(_WAITING) else waiting
+            found.append(Way(SQL.scan_waiting, (*common, which_of)))
         if State.RUNNING in states:
             found.append(Way(SQL.scan_running, (*common, asked)))
         if State.SUCCEEDED in states:

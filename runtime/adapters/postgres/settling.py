@@ -7,12 +7,13 @@ looked up by a statement of its own: it may be an earlier commit of ours whose a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from runtime.adapters.postgres.accepting import Plan, falls, insert
+from runtime.adapters.postgres.accepting import Plan, falls, insert, link_new
 from runtime.adapters.postgres.connections import unzipped
 from runtime.adapters.postgres.queries import SQL
 from runtime.adapters.postgres.rows import folded, json_of_error, json_of_progress, unless_empty
@@ -56,10 +57,10 @@ class Settling:
             await self._settle_some(settlements, places[:half], verdicts)
             await self._settle_some(settlements, places[half:], verdicts)
         else:
-            verdicts.update(dict.fromkeys([places[nth] for nth in done], Verdict.COMMITTED))
+            verdicts.update(dict.fromkeys([places[nth] for nth in done.places], Verdict.COMMITTED))
+            verdicts.update(dict.fromkeys([places[nth] for nth in done.awaited], Verdict.AWAITED))
 
-    async def _settle_once(self, settlements: Sequence[Settlement]) -> Sequence[int]:
-        """Places of those that were committed."""
+    async def _settle_once(self, settlements: Sequence[Settlement]) -> Fenced:
         values = columns_of(settlements)
         families = [children_of(one) for one in settlements]
         async with self._connections.settle.session(len(settlements)) as session:
@@ -67,7 +68,7 @@ class Settling:
                 return await fence(session, values)
             async with session.transaction():
                 done = await fence(session, values)
-                await store_children(session, [families[nth] for nth in done])
+                await store_children(session, [families[nth] for nth in done.places])
         return done
 
     async def _look_back(
@@ -103,18 +104,31 @@ def _next(settlements: Sequence[Settlement], verdicts: Mapping[int, Verdict]) ->
     return list(firsts.values())
 
 
-async def fence(session: Session, values: list[list[Any]]) -> Sequence[int]:
-    matched, which = await session.only(SQL.settle, *values)
-    return range(matched) if which is None else [nth - 1 for nth in which]
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """Places of those that were committed; of those, the ends that others wait for."""
+
+    places: Sequence[int]
+    awaited: Sequence[int]
+
+
+async def fence(session: Session, values: list[list[Any]]) -> Fenced:
+    matched, which, told = await session.only(SQL.settle, *values)
+    places = range(matched) if which is None else [nth - 1 for nth in which]
+    return Fenced(places, () if told is None else [nth - 1 for nth in told])
 
 
 async def store_children(session: Session, families: list[Sequence[NewTask]]) -> None:
-    """Raises ContentRefused where a child's key was used for a different request."""
+    """Raises ContentRefused where a child's key was used for a different request, or it depends on no task."""
     plan = Plan([family for family in families if family])
     if plan.leaders:
-        for answer in plan.judge(await insert(session, plan.leaders)):
+        found = await insert(session, plan.leaders)
+        judged = plan.judge(found)
+        for answer in judged:
             if answer is None or falls(answer):
                 raise ContentRefused("a child's idempotency key was used for a different request")
+        if await link_new(session, plan, found, judged):
+            raise ContentRefused("a child depends on a task that does not exist")
 
 
 def identity(one: Settlement) -> Identity:

@@ -19,6 +19,7 @@ from runtime.adapters.postgres.rows import uuid_of
 from runtime.adapters.postgres.schedules import Schedules
 from runtime.adapters.postgres.settling import Settling
 from runtime.adapters.postgres.views import PostgresCoordinator
+from runtime.adapters.postgres.workflows import Workflows
 
 if TYPE_CHECKING:
     import builtins
@@ -33,7 +34,7 @@ _PLACED_MAX: Final = 500
 
 
 class PostgresStore(
-    Accepting, Claiming, Settling, Keyed, Limits, Repairing, Control, Members, Catalog, Schedules
+    Accepting, Claiming, Settling, Keyed, Limits, Repairing, Control, Members, Catalog, Schedules, Workflows
 ):
     """Implements runtime.ports.Store on a migrated database. Belongs to the event loop it was opened in."""
 

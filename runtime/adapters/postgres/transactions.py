@@ -94,7 +94,7 @@ class PostgresTransaction:
         try:
             async with asyncio.timeout(ANSWER_S + len(children_of(settlement)) / 5_000):
                 verdict = await self._commit(settlement)
-            committed = verdict is Verdict.COMMITTED
+            committed = verdict.committed
         except TimeoutError as error:
             raise Unavailable("PostgreSQL did not answer in time") from error
         except OSError as error:
@@ -116,7 +116,8 @@ class PostgresTransaction:
             )
         session = Session(self.connection, "handlers")
         await session.fetch(SQL.set_up_last, list(_LAST), list(_LAST.values()))
-        if not await fence(session, columns_of([settlement])):
+        fenced = await fence(session, columns_of([settlement]))
+        if not fenced.places:
             return Verdict.FENCED
         try:
             with translated():
@@ -124,7 +125,7 @@ class PostgresTransaction:
         except ContentRefused:
             return Verdict.REFUSED
         await self._transaction.commit()
-        return Verdict.COMMITTED
+        return Verdict.AWAITED if fenced.awaited else Verdict.COMMITTED
 
     async def roll_back(self) -> None:
         await self._give_back(committed=False)

@@ -17,17 +17,19 @@ WITH picked AS MATERIALIZED (
 ), moved AS (
     DELETE FROM noria.waiting w USING picked p WHERE w.id = p.id
     RETURNING w.id, w.due, w.seq, w.expires_at, w.band, w.attempt, w.failures, w.crashes, w.slot,
-              w.limiter
+              w.limiter, w.awaited
 ), begun AS (
     INSERT INTO noria.running (id, incarnation, seq, started_at, expires_at, band, attempt, failures, crashes, slot,
-                               limiter)
-    SELECT id, $3, seq, statement_timestamp(), expires_at, band, attempt, failures, crashes, slot, limiter FROM moved
+                               limiter, awaited)
+    SELECT id, $3, seq, statement_timestamp(), expires_at, band, attempt, failures, crashes, slot, limiter, awaited
+      FROM moved
 )
 SELECT m.id, m.attempt, m.band, m.slot, m.seq, m.failures, m.crashes, t.payload, t.payload_codec, t.max_attempts,
        t.timeout_s, statement_timestamp() AS started_at,
        extract(epoch FROM statement_timestamp() - m.due)::double precision AS waited_s, t.created_at,
        t.idempotency_key, t.actor_key, t.metadata, t.trace_context, t.created_by,
-       coalesce(m.expires_at <= statement_timestamp(), false) AS expired, false AS alone
+       coalesce(m.expires_at <= statement_timestamp(), false) AS expired, false AS alone, t.workflow_id,
+       t.parents
   FROM moved m
   JOIN noria.task t ON t.id = m.id;
 
@@ -51,18 +53,20 @@ WITH picked AS MATERIALIZED (
 ), moved AS (
     DELETE FROM noria.waiting w USING picked p WHERE w.id = p.id
     RETURNING w.id, w.due, w.seq, w.expires_at, w.band, w.attempt, w.failures, w.crashes, w.slot,
-              w.limiter
+              w.limiter, w.awaited
 ), begun AS (
     INSERT INTO noria.running (id, incarnation, seq, started_at, expires_at, band, attempt, failures, crashes, slot,
-                               alone, limiter)
-    SELECT id, $4, seq, statement_timestamp(), expires_at, abs(band), attempt, failures, crashes, slot, $5, limiter
+                               alone, limiter, awaited)
+    SELECT id, $4, seq, statement_timestamp(), expires_at, abs(band), attempt, failures, crashes, slot, $5, limiter,
+           awaited
       FROM moved
 )
 SELECT m.id, m.attempt, abs(m.band) AS band, m.slot, m.seq, m.failures, m.crashes, t.payload, t.payload_codec,
        t.max_attempts, t.timeout_s, statement_timestamp() AS started_at,
        extract(epoch FROM statement_timestamp() - m.due)::double precision AS waited_s, t.created_at,
        t.idempotency_key, t.actor_key, t.metadata, t.trace_context, t.created_by,
-       coalesce(m.expires_at <= statement_timestamp(), false) AS expired, $5::boolean AS alone
+       coalesce(m.expires_at <= statement_timestamp(), false) AS expired, $5::boolean AS alone,
+       t.workflow_id, t.parents
   FROM moved m
   JOIN noria.task t ON t.id = m.id
  ORDER BY m.due, m.seq;

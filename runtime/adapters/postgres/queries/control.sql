@@ -6,10 +6,12 @@
 WITH picked AS MATERIALIZED (
     SELECT w.id FROM unnest($1::uuid[]) AS i(id) JOIN noria.waiting w ON w.id = i.id ORDER BY w.id FOR UPDATE OF w
 ), moved AS (
-    DELETE FROM noria.waiting w USING picked p WHERE w.id = p.id RETURNING w.id, w.attempt, w.failures, w.crashes
+    DELETE FROM noria.waiting w USING picked p WHERE w.id = p.id RETURNING w.id, w.attempt, w.failures, w.crashes, w.awaited
 ), ended AS (
     INSERT INTO noria.outcome (id, finished_at, attempt, failures, crashes, status)
     SELECT id, statement_timestamp(), attempt - 1, failures, crashes, 2 FROM moved
+), told AS (
+    INSERT INTO noria.parent_end (id, status) SELECT id, 2 FROM moved WHERE awaited
 )
 SELECT id FROM moved;
 
@@ -32,7 +34,7 @@ SELECT id, fresh FROM picked;
 -- name: replay
 -- $1 ids uuid[], $2 statuses smallint[]
 -- The outcome is kept as an attempt row where an attempt had committed it. An expiry that has passed is dropped, or
--- the task would expire at once.
+-- the task would expire at once. What depends on others waits for them again: the caller sees to it.
 WITH picked AS MATERIALIZED (
     SELECT o.id
       FROM unnest($1::uuid[]) AS i(id)
@@ -48,15 +50,17 @@ WITH picked AS MATERIALIZED (
     SELECT id, incarnation, started_at, finished_at, attempt, 5, error FROM taken WHERE incarnation IS NOT NULL
     ON CONFLICT DO NOTHING
 ), waits AS (
-    INSERT INTO noria.waiting (id, due, seq, expires_at, band, attempt, slot, actor, lane, limiter)
-    SELECT o.id, statement_timestamp(), t.seq,
+    INSERT INTO noria.waiting (id, due, seq, expires_at, band, attempt, slot, reason, actor, lane, limiter, open_parents)
+    SELECT o.id, CASE WHEN t.parents IS NULL THEN statement_timestamp() ELSE '9999-01-01 00:00:00+00' END, t.seq,
            CASE WHEN t.expires_at > statement_timestamp() THEN t.expires_at END, t.band, o.attempt + 1, t.slot,
+           CASE WHEN t.parents IS NULL THEN 0 ELSE 5 END,
            noria.actor_id(t.tenant, t.actor_type, t.actor_key),
-           CASE WHEN t.actor_type IS NOT NULL THEN (SELECT b.lane FROM noria.band b WHERE b.id = t.band) END, t.limiter
+           CASE WHEN t.actor_type IS NOT NULL THEN (SELECT b.lane FROM noria.band b WHERE b.id = t.band) END, t.limiter,
+           cardinality(t.parents)
       FROM taken o
       JOIN noria.task t ON t.id = o.id
 )
-SELECT id FROM taken;
+SELECT o.id, t.parents FROM taken o JOIN noria.task t ON t.id = o.id;
 
 -- name: purge
 -- $1 ids uuid[], $2 statuses smallint[]

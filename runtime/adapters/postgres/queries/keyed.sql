@@ -96,11 +96,12 @@ WITH free AS MATERIALIZED (
 ), moved AS (
     DELETE FROM noria.waiting w USING held h WHERE w.id = h.id
     RETURNING w.id, w.due, w.seq, w.expires_at, w.band, w.attempt, w.failures, w.crashes, w.slot, w.actor, w.lane,
-              h.fence, h.version, h.state_version, h.tell
+              w.awaited, h.fence, h.version, h.state_version, h.tell
 ), begun AS (
     INSERT INTO noria.running (id, incarnation, seq, started_at, expires_at, band, attempt, failures, crashes, slot,
-                               alone, actor, lane)
-    SELECT id, $7, seq, statement_timestamp(), expires_at, abs(band), attempt, failures, crashes, slot, $8, actor, lane
+                               alone, actor, lane, awaited)
+    SELECT id, $7, seq, statement_timestamp(), expires_at, abs(band), attempt, failures, crashes, slot, $8, actor, lane,
+           awaited
       FROM moved
 ), counted AS (
     SELECT m.*, row_number() OVER (PARTITION BY m.actor ORDER BY m.seq) AS nth FROM moved m
@@ -110,7 +111,7 @@ SELECT m.id, m.attempt, abs(m.band) AS band, m.slot, m.seq, m.failures, m.crashe
        extract(epoch FROM statement_timestamp() - m.due)::double precision AS waited_s, t.created_at,
        t.idempotency_key, t.actor_key, t.metadata, t.trace_context, t.created_by,
        coalesce(m.expires_at <= statement_timestamp(), false) AS expired, $8::boolean AS alone,
-       m.actor, m.fence, m.version, m.state_version,
+       t.workflow_id, t.parents, m.actor, m.fence, m.version, m.state_version,
        CASE WHEN m.nth = 1 AND m.tell THEN (SELECT a.state FROM noria.actor a WHERE a.id = m.actor) END AS state
   FROM counted m
   JOIN noria.task t ON t.id = m.id

@@ -145,11 +145,13 @@ WITH asked AS MATERIALIZED (
     SELECT t.id, t.limiter FROM turns t WHERE t.nth <= t.room ORDER BY t.nth, t.place LIMIT $5
 ), moved AS (
     DELETE FROM noria.waiting w USING picked p WHERE w.id = p.id
-    RETURNING w.id, w.due, w.seq, w.expires_at, w.band, w.attempt, w.failures, w.crashes, w.slot, p.limiter
+    RETURNING w.id, w.due, w.seq, w.expires_at, w.band, w.attempt, w.failures, w.crashes, w.slot, w.awaited,
+              p.limiter
 ), begun AS (
     INSERT INTO noria.running (id, incarnation, seq, started_at, expires_at, band, attempt, failures, crashes, slot,
-                               alone, limiter)
-    SELECT id, $6, seq, statement_timestamp(), expires_at, abs(band), attempt, failures, crashes, slot, $7, limiter
+                               alone, limiter, awaited)
+    SELECT id, $6, seq, statement_timestamp(), expires_at, abs(band), attempt, failures, crashes, slot, $7, limiter,
+           awaited
       FROM moved
 ), spent AS (
     UPDATE noria.limiter l
@@ -163,7 +165,8 @@ SELECT m.id, m.attempt, abs(m.band) AS band, m.slot, m.seq, m.failures, m.crashe
        t.max_attempts, t.timeout_s, statement_timestamp() AS started_at,
        extract(epoch FROM statement_timestamp() - m.due)::double precision AS waited_s, t.created_at,
        t.idempotency_key, t.actor_key, t.metadata, t.trace_context, t.created_by,
-       coalesce(m.expires_at <= statement_timestamp(), false) AS expired, $7::boolean AS alone
+       coalesce(m.expires_at <= statement_timestamp(), false) AS expired, $7::boolean AS alone,
+       t.workflow_id, t.parents
   FROM moved m
   JOIN noria.task t ON t.id = m.id
  ORDER BY m.due, m.seq;

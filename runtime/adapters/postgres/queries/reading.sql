@@ -9,7 +9,7 @@ SELECT statement_timestamp() AS now;
 -- One statement, one snapshot: a task is never seen in two tables, nor in none.
 SELECT t.id, t.tenant, b.handler, b.lane, t.slot, t.max_attempts, t.timeout_s, t.created_at, t.run_at, b.requires,
        t.prefers, t.idempotency_key, t.actor_key, t.limit_key, t.expires_at, t.metadata, t.created_by, t.trace_context,
-       t.workflow_id,
+       t.workflow_id, t.name AS task_name, t.parents, t.on_parent_failure, w.open_parents,
        w.due, w.due <= statement_timestamp() AS is_due, w.attempt AS next_attempt, w.failures AS w_failures,
        w.crashes AS w_crashes, w.reason, w.band < 0 AS suspect, abs(w.band) <> t.band AS unbound,
        r.attempt AS r_attempt, r.failures AS r_failures, r.crashes AS r_crashes, r.started_at AS r_started_at,
@@ -52,13 +52,15 @@ SELECT id, matches, (SELECT count(*) FROM looked)::integer AS looked_at
 
 -- name: scan_waiting
 -- $1 before uuid, $2 look_at bigint, $3 bands integer[], $4 created_after timestamptz,
--- $5 created_before timestamptz, $6 due boolean
--- due: true those that are ready, false those that are scheduled, null both.
+-- $5 created_before timestamptz, $6 states smallint[]
+-- States: 0 blocked, 1 scheduled, 2 ready; null all.
 WITH looked AS MATERIALIZED (
-    SELECT id, band, due FROM noria.waiting WHERE id < $1 ORDER BY id DESC LIMIT $2
+    SELECT id, band, due, open_parents FROM noria.waiting WHERE id < $1 ORDER BY id DESC LIMIT $2
 ), judged AS (
     SELECT k.id, ($3::integer[] IS NULL OR abs(k.band) = ANY ($3))
-               AND ($6::boolean IS NULL OR (k.due <= statement_timestamp()) = $6)
+               AND ($6::smallint[] IS NULL
+                    OR CASE WHEN k.open_parents IS NOT NULL THEN 0 WHEN k.due > statement_timestamp() THEN 1 ELSE 2 END
+                       = ANY ($6))
                AND (($4::timestamptz IS NULL AND $5::timestamptz IS NULL)
                     OR EXISTS (SELECT FROM noria.task t
                                 WHERE t.id = k.id AND ($4 IS NULL OR t.created_at > $4)

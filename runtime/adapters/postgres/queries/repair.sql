@@ -39,21 +39,23 @@ WITH picked AS MATERIALIZED (
      LIMIT $1
        FOR UPDATE SKIP LOCKED
 ), moved AS (
-    DELETE FROM noria.waiting w USING picked p WHERE w.id = p.id RETURNING w.id, w.attempt, w.failures, w.crashes
+    DELETE FROM noria.waiting w USING picked p WHERE w.id = p.id RETURNING w.id, w.attempt, w.failures, w.crashes, w.awaited
 ), ended AS (
     INSERT INTO noria.outcome (id, finished_at, attempt, failures, crashes, status, error)
     SELECT id, statement_timestamp(), attempt - 1, failures, crashes, 2,
            '{"type": "Expired", "message": "not started before its expires_at", "traceback": ""}'
       FROM moved
+), told AS (
+    INSERT INTO noria.parent_end (id, status) SELECT id, 2 FROM moved WHERE awaited
 )
 SELECT id FROM moved;
 
--- name: forget
+-- name: forgettable
 -- $1 after uuid, $2 look_at bigint, $3 finished_before_s double precision, $4 keys_before_s double precision,
 -- $5 limit bigint
 -- Retention from the oldest ids upwards: ids ascend by creation, and nothing ended before it was made, so no index on
--- finished_at is needed. The caller goes on from `last`. Replay holds the outcome's lock, so what it opens again is
--- not forgotten, and what is gone is not replayed.
+-- finished_at is needed. The caller goes on from `last`. Replay and new children hold the outcome's lock: what they
+-- open again or wait for is not forgotten, and what is gone is not replayed. `forget` follows in the same transaction.
 WITH looked AS MATERIALIZED (
     SELECT o.id, o.finished_at
       FROM noria.outcome o
@@ -70,22 +72,31 @@ WITH looked AS MATERIALIZED (
      ORDER BY o.id
      LIMIT $5
        FOR UPDATE OF o SKIP LOCKED
-), gone AS (
-    DELETE FROM noria.outcome o USING picked p WHERE o.id = p.id RETURNING o.id
-), gone_attempts AS (
-    DELETE FROM noria.attempt a USING picked p WHERE a.id = p.id
-), gone_tasks AS (
-    DELETE FROM noria.task t USING picked p WHERE t.id = p.id
 )
-SELECT (SELECT count(*) FROM gone) AS gone,
+SELECT ARRAY(SELECT id FROM picked ORDER BY id) AS picked,
        (SELECT id FROM looked ORDER BY id DESC LIMIT 1) AS last,
-       (SELECT id FROM picked ORDER BY id DESC LIMIT 1) AS last_gone,
        (SELECT count(*) FROM looked) AS looked_at,
        (extract(epoch FROM statement_timestamp() - $3 * interval '1 second') * 1000)::bigint AS cutoff_ms;
 
+-- name: forget
+-- $1 ids uuid[]
+-- Their outcomes are locked. In a statement of its own: it must see the children that came until then, for which
+-- results are kept.
+WITH gone AS MATERIALIZED (
+    DELETE FROM noria.outcome o USING unnest($1::uuid[]) AS i(id)
+     WHERE o.id = i.id AND NOT EXISTS (SELECT FROM noria.dependence d WHERE d.parent = i.id)
+    RETURNING o.id
+), gone_attempts AS (
+    DELETE FROM noria.attempt a USING gone g WHERE a.id = g.id
+), gone_tasks AS (
+    DELETE FROM noria.task t USING gone g WHERE t.id = g.id
+)
+SELECT count(*) AS gone FROM gone;
+
 -- name: census_waiting
 SELECT band, count(*) FILTER (WHERE due <= statement_timestamp()) AS ready,
-       count(*) FILTER (WHERE due > statement_timestamp()) AS scheduled,
+       count(*) FILTER (WHERE due > statement_timestamp() AND open_parents IS NULL) AS scheduled,
+       count(open_parents) AS blocked,
        coalesce(greatest(extract(epoch FROM statement_timestamp() - min(due)), 0), 0)::double precision AS oldest_due_s
   FROM noria.waiting
  GROUP BY band;

@@ -10,7 +10,7 @@
 -- The fence is the DELETE: it waits for whoever holds the row, and matches only what still runs under this attempt
 -- and incarnation. The arrays are sorted by id, and the join is a nested loop over them, so locks are taken in id
 -- order. A requeue of what somebody asked to cancel ends it: a crash must not lose the request.
--- One row comes back: how many rows matched and, if not all, which.
+-- One row comes back: how many rows matched and, if not all, which; and which ended that others wait for.
 WITH input AS MATERIALIZED (
     SELECT i.id, coalesce(i.attempt, ($2::integer[])[1]) AS attempt,
            coalesce(i.incarnation, ($3::bigint[])[1]) AS incarnation,
@@ -28,7 +28,7 @@ WITH input AS MATERIALIZED (
 ), fenced AS (
     DELETE FROM noria.running r USING input i
      WHERE r.id = i.id AND r.attempt = i.attempt AND r.incarnation = i.incarnation
-    RETURNING i.*, r.seq, r.expires_at, r.band, r.slot, r.actor, r.lane, r.limiter,
+    RETURNING i.*, r.seq, r.expires_at, r.band, r.slot, r.actor, r.lane, r.limiter, r.awaited,
               greatest(r.started_at, statement_timestamp() - i.began_ago_s * interval '1 second') AS started_at,
               greatest(r.started_at, statement_timestamp() - coalesce(i.ended_ago_s, 0) * interval '1 second')
                   AS ended_at,
@@ -41,6 +41,8 @@ WITH input AS MATERIALIZED (
            result_codec, result, CASE WHEN kind IS NULL THEN error::jsonb END
       FROM fenced
      WHERE ends_as IS NOT NULL
+), told AS (
+    INSERT INTO noria.parent_end (id, status) SELECT id, ends_as FROM fenced WHERE awaited AND ends_as IS NOT NULL
 ), noted AS (
     INSERT INTO noria.attempt (id, incarnation, started_at, ended_at, attempt, kind, error)
     SELECT id, incarnation, started_at, ended_at, attempt, kind, error::jsonb
@@ -49,15 +51,16 @@ WITH input AS MATERIALIZED (
     ON CONFLICT DO NOTHING
 ), waits AS (
     INSERT INTO noria.waiting (id, due, seq, expires_at, band, attempt, failures, crashes, slot, reason, actor, lane,
-                               limiter)
+                               limiter, awaited)
     SELECT id, statement_timestamp() + delay_s * interval '1 second', seq, expires_at,
            coalesce(leave_to, band) * CASE WHEN suspect THEN -1 ELSE 1 END, attempt + 1, failures, crashes, slot, reason,
-           actor, lane, limiter
+           actor, lane, limiter, awaited
       FROM fenced
      WHERE ends_as IS NULL
 )
-SELECT matched, CASE WHEN matched < cardinality($1::uuid[]) THEN ARRAY(SELECT nth FROM fenced) END AS which
-  FROM (SELECT count(*) AS matched FROM fenced) AS n;
+SELECT matched, CASE WHEN matched < cardinality($1::uuid[]) THEN ARRAY(SELECT nth FROM fenced) END AS which,
+       CASE WHEN told THEN ARRAY(SELECT nth FROM fenced WHERE awaited AND ends_as IS NOT NULL) END AS told
+  FROM (SELECT count(*) AS matched, bool_or(awaited AND ends_as IS NOT NULL) AS told FROM fenced) AS n;
 
 -- name: on_record
 -- $1 ids uuid[], $2 attempts integer[], $3 incarnations bigint[], $4 statuses smallint[], $5 kinds smallint[]
