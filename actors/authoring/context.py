@@ -152,7 +152,7 @@ class Context:
             )
         for each in tasks:
             if not hasattr(each, "to_request"):
-                raise TypeError(f"submit takes tasks, such as task(fn, …), and workflows, not {each!r}")
+                raise TypeError(f"submit takes tasks, such as task(fn, …), not {each!r}")
         count = self._count + sum(each.size for each in tasks)
         if count > CHILDREN_MAX:
             raise InvalidInput(f"more than {CHILDREN_MAX} tasks submitted by one attempt of {self.handler}")

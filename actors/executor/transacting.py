@@ -80,7 +80,7 @@ class Transacting:
             self._count("lost")
             self._settled(await self._found_out(run, move, lost))
         else:
-            self._count(verdict.name.lower())
+            self._count("committed" if verdict.committed else verdict.name.lower())
             if verdict is Verdict.REFUSED:
                 self._settle(run, refused(move))
             else:

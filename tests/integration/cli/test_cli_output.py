@@ -299,7 +299,8 @@ def test_the_commands_of_the_contract_are_there() -> None:
         "dead list", "dead show", "dead replay", "dead purge", "handlers", "pause", "resume", "stats", "top",
         "tenants", "tenant weight",
         "nodes", "ring", "locate", "views", "drain", "schedules", "schedule set", "schedule show", "schedule next",
-        "schedule pause", "schedule resume", "schedule run", "schedule delete",
+        "schedule pause", "schedule resume", "schedule run", "schedule delete", "workflow show", "workflow list",
+        "workflow cancel",
     }  # fmt: skip
 
 

@@ -202,7 +202,6 @@ async def test_an_unknown_handler_names_the_nearest(http: Http) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "pointer"),
     [
-        ("depends_on", [], "#/depends_on"),  # comes with workflows
         ("unique", {}, "#/unique"),
         ("idempotencykey", "k", "#/idempotencykey"),
         ("handler", "Add", "#/handler"),
