@@ -145,9 +145,11 @@ def _handler(task: WorkflowTaskInfo) -> str:
 
 
 def _why(task: WorkflowTaskInfo) -> str:
-    return (
-        "" if task.error is None else f" ({task.error.type}: {task.error.message.partition(chr(10))[0]:.80})"
-    )
+    if task.error is None:
+        return ""
+    if task.error.type == "ParentFailed":  # which one, the arrow tells
+        return f" ({task.error.type})"
+    return f" ({task.error.type}: {task.error.message.partition(chr(10))[0]:.80})"
 
 
 def _after(names: Sequence[str]) -> str:

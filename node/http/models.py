@@ -79,7 +79,7 @@ def _task_id(value: object) -> UUID:
             return UUID(value)
     except ValueError:
         pass
-    raise ValueError(f"{value!r} is not the id of a task")
+    raise ValueError("must be the id of a task")
 
 
 TaskId = Annotated[UUID, BeforeValidator(_task_id), WithJsonSchema({"type": "string", "format": "uuid"})]

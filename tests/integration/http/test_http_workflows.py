@@ -71,7 +71,7 @@ async def test_a_diamond_is_stored_run_and_shown(http: Http) -> None:
         ),
         ({"a": echo(1, depends_on=["x"])}, "/a/depends_on/0", "there is no task 'x' in this workflow"),
         ({"a": echo(1), "b": echo(1, depends_on=["a", "a"])}, "/b/depends_on/1", "'a' is named twice"),
-        ({"a b": echo(1)}, "/a b", "'a b' is no name"),
+        ({"a b": echo(1)}, "/a%20b", "'a b' is no name"),
         ({"a": echo(1), "b": {"handler": "ecko"}}, "/b/handler", "no handler is named 'ecko'"),
         ({"a": {"handler": "ecko"}}, "/a/handler", "no handler is named 'ecko'"),
         ({"a": echo(1, on_parent_failure="perhaps")}, "/a/on_parent_failure", "must be"),
@@ -131,7 +131,7 @@ async def test_a_parent_that_does_not_exist_is_named(http: Http) -> None:
     assert (answer.status, answer.pointers) == (422, ["#/tasks/1/depends_on/0"])
     answer = await http.post("/v1/tasks", echo(1, depends_on=["x"]))
     assert (answer.status, answer.pointers) == (422, ["#/depends_on/0"])
-    assert answer.json["errors"][0]["detail"] == "'x' is not the id of a task"
+    assert answer.json["errors"][0]["detail"] == "must be the id of a task, not 'x'"
     assert (await http.get("/v1/tasks")).json["tasks"] == []
 
 
