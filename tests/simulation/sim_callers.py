@@ -7,12 +7,14 @@ import json
 from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
+from zlib import crc32
 
 from actors.intake import TaskSpec, request_digest
 from runtime.core.task import Duplicate, Lane, State, Status, Stored
 from runtime.errors import AskError, IncarnationDead, NoriaError, Overloaded, Unavailable
 from tests.simulation.sim_handlers import EVERYWHERE
 from tests.simulation.sim_node import Lost
+from tests.simulation.sim_record import done_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from tests.simulation.sim_node import Life, Shared, SimNode
 
 _PATIENCE_S: Final = 3.0
+_TENANTS: Final = ("default", "acme", "beta")
 _CANCELLED: Final = 0.2
 _FAILURES: Final = {"doomed": 2, "parent": 1, "works": 0, "naps": 0}
 
@@ -35,6 +38,7 @@ class Callers:
         self._tags = sorted({tag for node in nodes for tag in node.profile.tags})
         self._requests: dict[str, TaskSpec] = {}
         self._ids: dict[str, UUID] = {}
+        done_at_once(shared.record.store.set_tenant_weight("acme", 3))
 
     async def call(self, key: str, within_s: float) -> None:
         """Post one task at some time, and stay until it is final."""
@@ -89,7 +93,7 @@ class Callers:
         if self._poison_left:
             self._poison_left -= 1
             poison = request_digest({"handler": "poison", "payload": {}})
-            return TaskSpec(handler="poison", idempotency_key=key, digest=poison)
+            return TaskSpec(handler="poison", idempotency_key=key, digest=poison, tenant=_tenant_of(key))
         handler, payload = random.choice(
             (
                 ("works", {"for_s": round(random.choice((0.0, 0.3, 2.0, 6.0)), 3)}),
@@ -107,6 +111,7 @@ class Callers:
             handler=handler,
             payload=payload,
             idempotency_key=key,
+            tenant=_tenant_of(key),
             priority=random.choice((None, Lane.HIGH, Lane.LOW)),
             requires=tags if wish < 0.15 and handler in EVERYWHERE else (),
             prefers=tags if 0.15 <= wish < 0.4 else (),
@@ -138,7 +143,7 @@ class Callers:
         if spec.handler == "poison" and not (outcome.status is Status.CANCELLED or crashed):
             self._fail(f"a poison task ended without being found out: {outcome}")
         if spec.handler == "parent":
-            children = [self._shared.record.tables.keys.get(("default", f"{key}/{n}")) for n in range(2)]
+            children = [self._shared.record.tables.keys.get((spec.tenant, f"{key}/{n}")) for n in range(2)]
             born = [child is not None for child in children]
             if born != [outcome.status is Status.SUCCEEDED] * 2:
                 self._fail(f"{key} is {outcome.status.name}, its children exist: {born}")
@@ -151,3 +156,7 @@ class Callers:
             failures = 2
         if failures is not None and outcome.failures != failures:
             self._fail(f"{spec.handler} ended after {outcome.failures} failures, not {failures}: {outcome}")
+
+
+def _tenant_of(key: str) -> str:
+    return _TENANTS[crc32(key.encode()) % len(_TENANTS)]

@@ -63,3 +63,16 @@ async def test_starts_follow_the_weights_and_a_new_weight_counts_soon() -> None:
         await rig.store.set_tenant_weight("acme", 1)
         await rig.advance(6)
         assert Counter(await end(rig, floor, 20)) == {"acme": 10, "other": 10}
+
+
+async def test_births_of_one_tenant_do_not_hold_up_what_waits_of_another() -> None:
+    """Whoever always brings one more the moment that a body has ended never has a backlog, and takes no turns."""
+    floor = Floor()
+    async with Rig(work, concurrency=2, resources=[floor]) as rig:
+        await bring(rig, "steady", 2)
+        await bring(rig, "waits", 3)
+        for _ in range(5):
+            floor.permits.release()
+            await bring(rig, "steady", 1)
+            await rig.settle()
+        assert floor.started.count("waits") == 3, floor.started
