@@ -89,15 +89,15 @@ def _tasks(counts: Row) -> Line:
     """The record as it was last counted."""
     about = "about " if counts.get("succeeded_is_estimate") else ""
     words = [
-        ("ready", "blue", ""), ("running", "bold blue", ""), ("scheduled", "cyan", ""), ("succeeded", "green", about),
-        ("cancelled", "magenta", ""),
+        ("ready", "blue", ""), ("running", "bold blue", ""), ("scheduled", "cyan", ""), ("blocked", "yellow", ""),
+        ("succeeded", "green", about), ("cancelled", "magenta", ""),
     ]  # fmt: skip
     parts = [Styled("tasks     ", "dim")]
     if isinstance(counts.get("failed"), int):
         dead = int(counts["failed"])
         parts.append(Styled(f"{count(dead)} dead letters{_GAP}", "bold red" if dead else ""))
     for name, style, before in words:
-        if isinstance(counts.get(name), int):
+        if isinstance(counts.get(name), int) and (counts[name] or name != "blocked"):
             parts.append(
                 Styled(f"{before}{count(counts[name])} {name}{_GAP}", style if counts[name] else "dim")
             )
@@ -164,12 +164,12 @@ def _of(name: str) -> Callable[[Row], Cell]:
     return lambda row: _rate(_number((row.get("rates") or {}).get(name)))
 
 
-def _counted(name: str) -> Callable[[Row], Cell]:
-    return lambda row: count(row[name]) if row.get(name) else ""
+def _counted(name: str, zero: str = "0") -> Callable[[Row], Cell]:
+    return lambda row: count(row[name]) if row.get(name) else Styled(zero, "dim")
 
 
 def _lasted(name: str) -> Callable[[Row], Cell]:
-    return lambda row: duration(row[name]) if row.get(name) else ""
+    return lambda row: ("<1ms" if row[name] < 0.001 else duration(row[name])) if row.get(name) else ""
 
 
 def _rated(name: str) -> Callable[[Row], Cell]:
@@ -207,7 +207,7 @@ _LANES: Final = (
     Column("READY", _counted("ready")),
     Column("OLDEST", _lasted("oldest_s")),
     Column("RUNNING", _counted("running"), 1),
-    Column("SCHEDULED", _counted("scheduled"), 2),
+    Column("SCHEDULED", _counted("scheduled", zero=""), 2),
 )
 _HANDLERS: Final = (
     Column("HANDLER", _text("name"), left=True),
@@ -219,7 +219,7 @@ _HANDLERS: Final = (
     Column("FAILING", _failing, 2),
     Column("P50", _lasted("p50_s"), 5),
     Column("P95", _lasted("p95_s"), 4),
-    Column("SCHEDULED", _counted("scheduled"), 6),
+    Column("SCHEDULED", _counted("scheduled", zero=""), 6),
 )
 _TENANTS: Final = (
     Column("TENANT", _text("name"), left=True),

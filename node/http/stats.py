@@ -166,11 +166,13 @@ class _Sum:
     scheduled: int = 0
     running: int = 0
     oldest_s: float = 0.0
+    blocked: int = 0
 
     def add(self, count: BandCount) -> None:
         self.ready += count.ready
         self.scheduled += count.scheduled
         self.running += count.running
+        self.blocked += count.blocked
         self.oldest_s = max(self.oldest_s, count.oldest_due_s)
 
 
@@ -194,6 +196,7 @@ def counted(
     return {
         "backlog": total.ready,
         "counts": {
+            "blocked": total.blocked,
             "scheduled": total.scheduled,
             "ready": total.ready,
             "running": total.running,

@@ -341,14 +341,14 @@ def test_a_census_is_counted_by_lane_and_handler() -> None:
             BandCount(1, ready=1, scheduled=2, running=3, oldest_due_s=4.0),
             BandCount(-1, ready=10, scheduled=0, running=0, oldest_due_s=40.0),  # suspects
             BandCount(2, ready=100, scheduled=0, running=0, oldest_due_s=1.0),
-            BandCount(3, ready=1000, scheduled=0, running=0, oldest_due_s=2.0),
+            BandCount(3, ready=1000, scheduled=0, running=0, oldest_due_s=2.0, blocked=6),
             BandCount(9, ready=5, scheduled=0, running=0, oldest_due_s=0.0),  # not known here yet
         ),
         succeeded=7, failed=8, cancelled=9, succeeded_is_estimate=True,
     )  # fmt: skip
     stats = counted(census, bands, {"b"}, ["a", "c"])
     assert stats["backlog"] == 1116
-    assert stats["counts"]["ready"] == 1116
+    assert (stats["counts"]["ready"], stats["counts"]["blocked"]) == (1116, 6)
     assert (stats["counts"]["succeeded"], stats["counts"]["succeeded_is_estimate"]) == (7, True)
     assert {row["lane"]: (row["ready"], row["oldest_s"]) for row in stats["lanes"]} == {
         "high": (11, 40.0), "medium": (0, 0.0), "low": (1100, 2.0),
