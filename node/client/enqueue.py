@@ -28,6 +28,7 @@ _TYPES: Final[Mapping[str, str]] = {
     "payload": "json",
     "idempotency_key": "text",
     "actor_key": "text",
+    "limit_key": "text",
     "priority": "text",
     "requires": "text[]",
     "prefers": "text[]",

@@ -40,7 +40,11 @@ if TYPE_CHECKING:
 async def send(ctx: Context, to: str = "", parts: object = None) -> None: ...
 
 
-REGISTRY: Final = Registry(send)
+@handler("call", rate_limit="1/s", limit_per="key")
+async def call(ctx: Context, to: str = "", parts: object = None) -> None: ...
+
+
+REGISTRY: Final = Registry(send, call)
 SEND: Final = BandKey("mail.send", Lane.LOW)
 
 
@@ -99,7 +103,6 @@ INSTANTS: Final = st.datetimes(
 def tasks(draw: st.DrawFn) -> Task[Any]:
     options: dict[str, Any] = {
         "idempotency_key": draw(KEYS),
-        "actor_key": draw(st.none() | KEYS),
         "priority": draw(st.sampled_from([None, "high", "medium", "low"])),
         "requires": tuple(draw(st.lists(st.sampled_from(["gpu", "eu", "é", "a b"]), max_size=3))),
         "prefers": tuple(draw(st.lists(st.sampled_from(["gpu", "eu"]), max_size=2))),
@@ -113,8 +116,12 @@ def tasks(draw: st.DrawFn) -> Task[Any]:
         options["delay_s"] = draw(st.sampled_from([None, 0, 5, 0.25]))
     else:
         options["run_at"] = draw(INSTANTS)
+    name = draw(st.sampled_from(["mail.send", "call"]))
+    options["limit_key" if name == "call" else "actor_key"] = draw(
+        KEYS if name == "call" else st.none() | KEYS
+    )
     payload = {"to": draw(TEXTS), "parts": draw(JSON)}
-    return Task(handler="mail.send", payload=payload, **options)
+    return Task(handler=name, payload=payload, **options)
 
 
 class Doors:
@@ -146,6 +153,8 @@ class Doors:
             "tenant",
             "actor_type",
             "actor_key",
+            "limit_key",
+            "limiter",
             "max_attempts",
             "timeout_s",
             "expires_at",
@@ -322,6 +331,9 @@ BAD: Final[dict[str, tuple[str, str]]] = {
     "idempotency_key => ''": ("22023", "idempotency_key: 0 characters; 1 to 255"),
     "actor_key => repeat('é', 255) || 'x'": ("22023", "actor_key: 256 characters"),
     "actor_key => repeat('日', 200)": ("22023", "actor_key: 600 bytes as UTF-8; at most 512"),
+    "limit_key => 'k'": ("22023", "limit_key: mail.send has no limit for each key"),
+    "handler => 'call'": ("22023", "limit_key: is required"),
+    "handler => 'call', actor_key => 'k'": ("22023", "actor_key: call has a limit"),
     "priority => 'urgent'": ("22023", "priority: 'urgent' is not one of high, medium, low"),
     "requires => array_fill('a'::text, ARRAY[17])": ("22023", "requires: 17 tags; at most 16"),
     "requires => ARRAY['noria:not:x:1']": ("22023", "requires: tag 'noria:not:x:1'"),

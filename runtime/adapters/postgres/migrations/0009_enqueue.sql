@@ -116,6 +116,7 @@ CREATE FUNCTION noria_api.enqueue(
     payload         json DEFAULT '{}',
     idempotency_key text DEFAULT NULL,
     actor_key       text DEFAULT NULL,
+    limit_key       text DEFAULT NULL,
     priority        text DEFAULT NULL,
     requires        text[] DEFAULT NULL,
     prefers         text[] DEFAULT NULL,
@@ -140,6 +141,7 @@ DECLARE
     known     json;
     fault     text;
     actor     uuid;
+    limiter   uuid;
     lane      smallint;
     tags      text[];
     band      integer;
@@ -169,6 +171,13 @@ BEGIN
         WHEN noria.key_fault(actor_key) IS NOT NULL THEN 'actor_key: ' || noria.key_fault(actor_key)
         WHEN actor_key IS NULL AND known ->> 'actor' IS NOT NULL
         THEN format('actor_key: is required: %s is a message to a keyed actor', handler)
+        WHEN actor_key IS NOT NULL AND known ->> 'limit_per' IS NOT NULL
+        THEN format('actor_key: %s has a limit, which does not count messages to a key; leave one of them out', handler)
+        WHEN noria.key_fault(limit_key) IS NOT NULL THEN 'limit_key: ' || noria.key_fault(limit_key)
+        WHEN limit_key IS NULL AND known ->> 'limit_per' = 'key'
+        THEN format('limit_key: is required: %s is limited for each key', handler)
+        WHEN limit_key IS NOT NULL AND known ->> 'limit_per' IS DISTINCT FROM 'key'
+        THEN format('limit_key: %s has no limit for each key; declare one with limit_per=''key''', handler)
         WHEN priority NOT IN ('high', 'medium', 'low')
         THEN format('priority: %L is not one of high, medium, low', priority)
         WHEN noria.tags_fault(requires) IS NOT NULL THEN 'requires: ' || noria.tags_fault(requires)
@@ -199,6 +208,7 @@ BEGIN
             '"delay_s":' || delay_s::text,
             '"expires_at":' || noria.instant_json(expires_at),
             '"handler":' || to_json(handler)::text,
+            '"limit_key":' || to_json(limit_key)::text,
             '"max_attempts":' || max_attempts::text,
             '"payload":' || noria.canonical(payload),
             '"prefers":' || to_json(nullif(prefers, '{}'))::text,
@@ -215,6 +225,7 @@ BEGIN
      WHERE b.handler = enqueue.handler AND b.lane = made.lane AND b.tenant = enqueue.tenant AND b.requires = made.tags
        AND b.keyed = (enqueue.actor_key IS NOT NULL);
     actor := noria.actor_id(tenant, coalesce(known ->> 'actor', handler), actor_key);
+    limiter := noria.actor_id(tenant, handler, limit_key);
     due := coalesce(run_at, statement_timestamp() + coalesce(delay_s, 0) * interval '1 second');
 
     LOOP
@@ -223,13 +234,14 @@ BEGIN
         hashed := sha256(convert_to(coalesce(actor_key, idempotency_key, task_id::text), 'UTF8'));
         slot := (get_byte(hashed, 0) << 8 | get_byte(hashed, 1)) & 4095;
         INSERT INTO noria.task (id, seq, created_at, run_at, expires_at, timeout_s, band, max_attempts, slot, tenant,
-                                idempotency_key, digest, actor_type, actor_key, payload, prefers, metadata, created_by,
-                                trace_context)
+                                idempotency_key, digest, actor_type, actor_key, limit_key, limiter, payload, prefers,
+                                metadata, created_by, trace_context)
         VALUES (task_id, seq, statement_timestamp(), due, expires_at,
                 coalesce(timeout_s, (known ->> 'timeout_s')::double precision), coalesce(band, 0),
                 coalesce(max_attempts, (known ->> 'max_attempts')::integer), slot, tenant, idempotency_key, digest,
                 CASE WHEN actor IS NOT NULL THEN coalesce(known ->> 'actor', handler) END, actor_key,
-                convert_to(payload::text, 'UTF8'), nullif(prefers, '{}'), metadata, 'sql:' || session_user,
+                limit_key, limiter, convert_to(payload::text, 'UTF8'), nullif(prefers, '{}'), metadata,
+                'sql:' || session_user,
                 CASE WHEN trace_context ~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$' THEN trace_context END)
         ON CONFLICT DO NOTHING;
         EXIT WHEN FOUND;
@@ -249,8 +261,8 @@ BEGIN
         INSERT INTO noria.unbanded (id, lane, keyed, handler, tenant, requires)
         VALUES (task_id, lane, actor IS NOT NULL, handler, tenant, tags);
     ELSE
-        INSERT INTO noria.waiting (id, due, seq, expires_at, band, attempt, slot, actor, lane)
-        VALUES (task_id, due, seq, expires_at, band, 1, slot, actor, CASE WHEN actor IS NOT NULL THEN lane END);
+        INSERT INTO noria.waiting (id, due, seq, expires_at, band, attempt, slot, actor, lane, limiter)
+        VALUES (task_id, due, seq, expires_at, band, 1, slot, actor, CASE WHEN actor IS NOT NULL THEN lane END, limiter);
     END IF;
     RETURN task_id;
 END

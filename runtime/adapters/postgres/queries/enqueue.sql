@@ -15,9 +15,10 @@ WITH gone AS (
     UPDATE noria.task t SET band = g.band
       FROM gone g
      WHERE t.id = g.id
-    RETURNING t.id, t.run_at, t.seq, t.expires_at, t.band, t.slot,
+    RETURNING t.id, t.run_at, t.seq, t.expires_at, t.band, t.slot, t.limiter,
               noria.actor_id(t.tenant, t.actor_type, t.actor_key) AS actor, g.lane
 )
-INSERT INTO noria.waiting (id, due, seq, expires_at, band, attempt, slot, actor, lane)
-SELECT id, run_at, seq, expires_at, band, 1, slot, actor, CASE WHEN actor IS NOT NULL THEN lane END FROM banded
+INSERT INTO noria.waiting (id, due, seq, expires_at, band, attempt, slot, actor, lane, limiter)
+SELECT id, run_at, seq, expires_at, band, 1, slot, actor, CASE WHEN actor IS NOT NULL THEN lane END, limiter
+  FROM banded
 RETURNING band;
