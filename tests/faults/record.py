@@ -177,6 +177,10 @@ class Record:
         wait_until(look, timeout_s, lambda: f"no {duty} waits for {wait_event}")
         return int(held[0]["pid"])
 
+    def end(self, pid: int) -> None:
+        """Throw out one client."""
+        self.sql("postgres", "SELECT pg_terminate_backend($1, 5000)", pid)
+
     def end_backends(self, database: str) -> None:
         """Throw out all clients of a database but the test's own, and wait until they are gone."""
         ask = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1 AND application_name LIKE 'noria%'"

@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 
-from actors import Actor, Backoff, Context, handler
+from actors import Actor, Backoff, Context, handler, task
 
 QUICK = Backoff(first_s=0.05, max_s=0.1)
 
@@ -101,6 +101,15 @@ class Counter(Actor, name="counter"):
 @handler("quick")
 async def quick(ctx: Context) -> int:
     return ctx.attempt
+
+
+@handler("writes", backoff=QUICK)
+async def writes(ctx: Context, name: str = "") -> int:
+    """In the record's own database, with a child; goes to the stage when it has written."""
+    async with ctx.transaction() as connection:
+        await connection.execute("INSERT INTO effect VALUES ($1, $2)", ctx.task_id, ctx.attempt)
+        ctx.submit(task(quick))
+        return await _act(ctx, name)
 
 
 @handler("blocks_the_loop")

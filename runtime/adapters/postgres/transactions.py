@@ -32,7 +32,12 @@ _SESSION: Final[Mapping[str, str]] = {
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "60s",  # of a node that stands still
 }
-_LAST: Final[Mapping[str, str]] = {**BY_KEY, "idle_in_transaction_session_timeout": "5s"}
+_LAST: Final[Mapping[str, str]] = {  # whatever the handler has set
+    **BY_KEY,
+    "statement_timeout": "15s",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "5s",
+}
 _AWAY: Final = frozenset(
     {"", "08", "53", "57", "58", "XX"}
 )  # SQLSTATE classes that tell nothing of what was written
@@ -73,8 +78,8 @@ class PostgresTransactions:
                 transaction = connection.transaction()
                 await transaction.start()
             except BaseException:
-                connection.terminate()
-                await self._pool.release(connection)
+                _terminate(connection)
+                await _release(self._pool, connection)
                 raise
         return PostgresTransaction(self._pool, connection, transaction)
 
@@ -140,12 +145,21 @@ class PostgresTransaction:
                 async with asyncio.timeout(_ROLLBACK_S):
                     await self._transaction.rollback()
         except BaseException as error:
-            self.connection.terminate()
+            _terminate(self.connection)
             if not isinstance(error, Exception):
                 raise
         finally:
-            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                await self._pool.release(self.connection, timeout=_ROLLBACK_S)
+            await _release(self._pool, self.connection)
+
+
+def _terminate(connection: Any) -> None:
+    with suppress(asyncpg.InterfaceError):  # it was lost, and has left the pool by itself
+        connection.terminate()
+
+
+async def _release(pool: asyncpg.Pool[asyncpg.Record], connection: Any) -> None:
+    with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        await pool.release(connection, timeout=_ROLLBACK_S)
 
 
 async def _set_up(connection: Any) -> None:
