@@ -60,7 +60,8 @@ class PostgresStore(
     async def get_many(self, ids: Sequence[UUID]) -> builtins.list[TaskView]:
         """What SQL enqueued is there for readers, too, from its commit on."""
         views = await super().get_many(ids)
-        if len(views) < len(ids) and await self.place_unbanded(_PLACED_MAX):
+        if len(views) < len(ids):
+            await self.place_unbanded(_PLACED_MAX)  # or somebody else did, meanwhile
             views = await super().get_many(ids)
         return views
 
