@@ -95,7 +95,8 @@ def enqueue_sql(
     sent: dict[str, Any] = orjson.loads(encode(request))
     if unknown := sent.keys() - _TYPES.keys():
         raise InvalidTask(
-            f"{sent['handler']}: no such option", [(f"#/{name}", "is no option") for name in sorted(unknown)]
+            f"{sent['handler']}: it cannot be enqueued by SQL",
+            [(f"#/{name}", "is no argument of noria_api.enqueue") for name in sorted(unknown)],
         )
     values = {name: _value(name, sent[name]) for name in _TYPES if sent.get(name) is not None}
     if tenant is not None:

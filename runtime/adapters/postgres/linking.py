@@ -61,7 +61,7 @@ async def hold(session: Session, parents: Iterable[UUID]) -> set[UUID]:
     """Have their ends told, from now on or at once; returns those that are nowhere. Raises TryAgain."""
     left = sorted(parents)
     for _ in range(_LOOKS):
-        for query in (SQL.await_waiting, SQL.await_running, SQL.tell_ended):
+        for query in (SQL.await_waiting, SQL.await_running, SQL.tell_ended, SQL.await_unbanded):
             if left:
                 met = {row[0] for row in await session.fetch(query, left)}
                 left = [parent for parent in left if parent not in met]

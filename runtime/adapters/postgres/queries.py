@@ -41,6 +41,7 @@ class Queries:
     report_progress: Query
     # enqueue.sql
     unbanded: Query
+    await_unbanded: Query
     place_unbanded: Query
     # keyed.sql
     mail: Query

@@ -25,8 +25,8 @@ from node.client.enqueue import _TYPES, _placed
 from runtime.adapters.postgres import PostgresStore
 from runtime.core.canonical import canonical
 from runtime.core.slots import slot_of
-from runtime.core.task import BandKey, Duplicate, Lane, State, Take
-from tests.support.factories import new_task
+from runtime.core.task import BandKey, Duplicate, Lane, State, Stored, Take, Verdict
+from tests.support.factories import new_task, settlement, succeeded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
@@ -256,6 +256,9 @@ async def test_what_has_no_band_waits_for_a_node_that_makes_one(
         await enqueue(app, "mail.send", {"n": n}, priority="high", requires=["b", "a", "b"]) for n in range(2)
     ]
     keyed = await enqueue(app, "mail.send", actor_key="k", tenant="t")
+    [other] = await store.intern([BandKey("other", Lane.LOW)])
+    [[child]] = await store.accept([[new_task(other, parents=(made[0],))]])
+    assert isinstance(child, Stored)
     placed = [await store.place_unbanded(2), await store.place_unbanded(2), await store.place_unbanded(2)]
     bands = {band.key: band.id for band in await store.bands()}
     plain, of_key = (
@@ -264,7 +267,11 @@ async def test_what_has_no_band_waits_for_a_node_that_makes_one(
     )
     assert placed == [[bands[plain]], [bands[of_key]], []]
     me = await store.join("me", 60, {})
-    assert [claim.id for claim in await store.pull([Take(bands[plain], 10)], me)] == made
+    claims = await store.pull([Take(bands[plain], 10)], me)
+    assert [claim.id for claim in claims] == made
+    assert await store.settle([settlement(one, me, succeeded()) for one in claims]) == [
+        Verdict.AWAITED, Verdict.COMMITTED,
+    ], "the child is told"  # fmt: skip
     assert [mail.band for mail in await store.mail(UUID(int=0), 10)] == [bands[of_key]]
     view = await store.get(keyed)
     assert view is not None

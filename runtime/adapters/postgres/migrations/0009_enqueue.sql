@@ -11,6 +11,7 @@ CREATE TABLE noria.unbanded (
     id       uuid PRIMARY KEY,
     lane     smallint NOT NULL,
     keyed    boolean NOT NULL,
+    awaited  boolean,  -- other tasks depend on it
     handler  text NOT NULL COLLATE "C",
     tenant   text NOT NULL COLLATE "C",
     requires text[] NOT NULL
