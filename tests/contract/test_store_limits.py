@@ -272,6 +272,16 @@ async def test_lanes_share_a_limit_eight_to_four_to_one(world: World, store: Sto
     assert shares == pytest.approx([8 / 13, 4 / 13, 1 / 13], abs=0.1)
 
 
+async def test_tenants_share_a_limit_by_their_weights(world: World, store: Store, me: int) -> None:
+    bands = [await world.band(tenant=name) for name in ("acme", "other")]
+    await store.set_tenant_weight("acme", 4)
+    await limit(store, running=400)
+    for band in bands:
+        await submit(world, band, 400)
+    began = Counter(claim.band for claim in (await pull(store, me, *bands, limit=400)).claims)
+    assert [began[band.id] / 400 for band in bands] == pytest.approx([0.8, 0.2], abs=0.1)
+
+
 async def test_a_suspect_runs_alone_and_counts(world: World, store: Store, band: Band, me: int) -> None:
     await limit(store, running=1)
     await submit(world, band, 1)

@@ -160,10 +160,10 @@ class Limits:
             band = self._names.band(one.band)
             limit = self._rows[band.handler].limit
             rooms[one.limiter] = _smaller(one.rate_room, one.running_room)
-            place = 0.0
+            place, weight = 0.0, self._names.tenant_weight(band.tenant)
             key = one.limiter if one.by_key else None
             for _, _, task_id in islice(self._rows_of(one.band, key, limit.per, now), rooms[one.limiter]):
-                place += self._random.expovariate(1.0) * _STRIDES[band.lane]
+                place += self._random.expovariate(1.0) * _STRIDES[band.lane] / weight
                 drawn.setdefault(one.limiter, []).append((place, task_id, limit))
         turns = [
             (nth, place, task_id, limiter, limit)

@@ -50,6 +50,9 @@ class Names:
     def tenant_weights(self) -> dict[str, int]:
         return dict(self._weights)
 
+    def tenant_weight(self, tenant: str) -> int:
+        return self._weights.get(tenant, USUAL_WEIGHT)
+
     def set_tenant_weight(self, tenant: str, weight: int) -> None:
         check_weight(weight)
         self._weights.pop(tenant, None)

@@ -92,10 +92,12 @@ RETURNING id;
 -- $6 incarnation bigint, $7 alone boolean
 -- Runs while these limiters are locked, in a statement of its own: its snapshot must be younger than the locks, or it
 -- would not count what the one before has just begun. Of each limiter as many rows as it has room for: its bands take
--- turns by chance, weighted 8 : 4 : 1 by lane (the sum of exponential steps is the order in which such draws come), and
--- limiters take turns row by row. The arrival times move by what began.
+-- turns by chance, weighted 8 : 4 : 1 by lane and by their tenants' weights (the sum of exponential steps is the order
+-- in which such draws come), and limiters take turns row by row. The arrival times move by what began.
 WITH asked AS MATERIALIZED (
-    SELECT i.band, i.limiter, i.by_key, b.handler, CASE b.lane WHEN 0 THEN 1 WHEN 1 THEN 2 ELSE 8 END AS stride
+    SELECT i.band, i.limiter, i.by_key, b.handler,
+           CASE b.lane WHEN 0 THEN 1.0 WHEN 1 THEN 2.0 ELSE 8.0 END::double precision
+               / coalesce((SELECT t.weight FROM noria.tenant t WHERE t.name = b.tenant), 1) AS stride
       FROM unnest($1::integer[], $2::uuid[], $3::boolean[]) AS i(band, limiter, by_key)
       JOIN noria.band b ON b.id = abs(i.band)
      WHERE EXISTS (SELECT FROM noria.lease l
