@@ -35,6 +35,7 @@ from actors.authoring.registry import Registry
 from actors.authoring.task import Task, TaskOptions, task
 from actors.authoring.workflow import Workflow, chain, chord, group
 from runtime.core.backoff import Backoff
+from runtime.core.unique import Unique
 from runtime.errors import InvalidInput, RegistrationError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ __all__ = [
     "Retry",
     "Task",
     "TaskOptions",
+    "Unique",
     "Workflow",
     "actor",
     "chain",

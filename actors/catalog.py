@@ -32,7 +32,7 @@ class ForeignHandler:
 
     name: str
     digest: str
-    options: HandlerOptions  # priority, timeout_s and max_attempts as published
+    options: HandlerOptions  # priority, timeout_s, max_attempts and unique as published
     schema: PublishedSchema
     actor_type: str | None = None  # of the actor whose method it is
     needs_limit_key: bool = False
@@ -57,7 +57,7 @@ class ForeignHandler:
         return self.schema.accept(payload), {}
 
 
-_OPTIONS: Final = ("priority", "timeout_s", "max_attempts")
+_OPTIONS: Final = ("priority", "timeout_s", "max_attempts", "unique")
 
 
 class Published:

@@ -50,6 +50,7 @@ from runtime.core.task import (
     Duplicate,
     ErrorInfo,
     KeyReused,
+    NotUnique,
     Progress,
     Refused,
     State,
@@ -227,7 +228,8 @@ class Harness:
     async def submit(self, task: Task[R]) -> HarnessTask[R]:
         """Accept it, and run it as far as it goes without time. One that exists under the same key is returned.
 
-        Raises InvalidInput as a node would refuse it.
+        One that is not unique is the one that exists, too. Raises InvalidInput as a node would refuse it, WrongState
+        where a unique task is rejected.
         """
         spec = spec_of(task, created_by="harness")
         _, [answer] = await submit(self._world, self._actors.router, [spec], _ASK_S)
@@ -238,6 +240,8 @@ class Harness:
                 raise InvalidInput(
                     f"idempotency_key {task.idempotency_key!r} is that of a different request: {answer.id}"
                 )
+            case NotUnique():
+                raise WrongState(f"{task.handler} is unique, and task {answer.id} is there", "rejected")
             case Refused(detail):
                 raise InvalidInput(detail)
             case _:

@@ -31,6 +31,7 @@ from actors.authoring.limits import (
 from actors.authoring.options import LANES, PARENT_POLICIES, HandlerOptions
 from actors.authoring.registry import HandlerDef, Registry
 from actors.authoring.task import Task
+from actors.authoring.unique import born_later, due_faults, unique_faults
 from actors.authoring.workflow import Workflow
 from actors.bands import Bands
 from actors.catalog import ForeignHandler, Published
@@ -39,6 +40,7 @@ from runtime.core.ids import ENTROPY_BYTES, IdSequence
 from runtime.core.limits import Per, limiter_id
 from runtime.core.slots import routing_key, slot_of
 from runtime.core.task import DEFAULT_TENANT, BandKey, Lane, NewTask, OnParentFailure
+from runtime.core.unique import Sole, Unique, unique_id
 from runtime.errors import InvalidInput
 
 
@@ -64,6 +66,7 @@ class TaskSpec:
     expires_at: datetime | None = None
     timeout_s: float | None = None
     max_attempts: int | None = None
+    unique: Unique | None = None
     metadata: Mapping[str, Any] | None = None
     created_by: str = ""
     trace_context: str | None = None
@@ -108,6 +111,7 @@ class _Checked:
     payload: bytes
     metadata: bytes | None
     args: dict[str, Any]
+    unique: Unique | None = None
 
 
 UNCHECKED: Final = "sql:"  # `created_by` of what SQL enqueued: nobody has seen its payload before it runs
@@ -138,13 +142,20 @@ class Intake:
         self._ids = IdSequence()
         self._known: dict[_Combination, int] = {}  # bands are never deleted, so neither are these
 
-    async def prepare(self, specs: Sequence[TaskSpec], birth: Birth | None = None) -> list[Prepared]:
-        """Validate all and make them ready, in order.
+    async def prepare(
+        self, specs: Sequence[TaskSpec], birth: Birth | None = None, *, posted: bool = False
+    ) -> list[Prepared]:
+        """Validate all and make them ready, in order. Only those that were `posted` may be unique.
 
         Raises InvalidInput with the errors of all of them (pointers '#/payload/x', and '#/3/payload/x' when there
         are several); Unavailable when a new band could not be interned, or the catalog not be read.
         """
-        return await self._prepared(await self._checked(specs), birth)
+        checked = await self._checked(specs)
+        if posted:
+            _make_unique(checked)
+        else:
+            _refuse_unique(specs)
+        return await self._prepared(checked, birth)
 
     async def prepare_unchecked(self, specs: Sequence[TaskSpec]) -> list[Prepared]:
         """Make them ready whether or not anybody takes them now: a schedule was checked when it was made, and what
@@ -201,6 +212,8 @@ class Intake:
         slot = slot_of(routing_key(task_id, spec.idempotency_key, spec.actor_key))
         immediate = not (spec.delay_s or spec.run_at or spec.expires_at or spec.parents)
         born_on = None
+        if one.unique is not None and born_later(one.unique):
+            birth = None
         if birth is not None and immediate and isinstance(one.handler, HandlerDef):
             born_on = birth(band, one.handler, slot, spec.prefers)
         return Prepared(_new_task(one, band, task_id, slot, born_on), one.args)
@@ -209,17 +222,12 @@ class Intake:
         checked: list[_Checked] = []
         errors: Errors = []
         for index, spec in enumerate(specs):
-            prefix = f"#/{index}" if len(specs) > 1 else "#"
             one = self._check(spec, other_versions=other_versions)
             if isinstance(one, _Checked):
                 checked.append(one)
             else:
-                errors += [(prefix + pointer, detail) for pointer, detail in one]
-        if errors:
-            pointer, detail = errors[0]
-            raise InvalidInput(
-                f"{len(errors)} invalid field(s); the first: {pointer}: {detail}", tuple(errors)
-            )
+                errors += _placed(one, index, specs)
+        _raise_if_any(errors)
         return checked
 
     def _check(self, spec: TaskSpec, *, other_versions: bool) -> _Checked | Errors:
@@ -333,6 +341,7 @@ def _new_task(one: _Checked, band: int, task_id: UUID, slot: int, born_on: int |
         created_by=spec.created_by,
         trace_context=spec.trace_context,
         born_on=born_on,
+        unique=None if one.unique is None else _sole(one, one.unique),
     )
 
 
@@ -359,6 +368,56 @@ def _link(checked: Sequence[_Checked], made: Sequence[Prepared]) -> None:
             on_parent_failure=spec.on_parent_failure,
             awaited=place in awaited,
         )
+
+
+def _sole(one: _Checked, rule: Unique) -> Sole:
+    spec = one.spec
+    payload = orjson.loads(one.payload)
+    return Sole(unique_id(spec.tenant, spec.handler, rule, actor_key=spec.actor_key, payload=payload), rule)
+
+
+def _make_unique(checked: Sequence[_Checked]) -> None:
+    """By what the task says, else its handler. Raises InvalidInput."""
+    errors: Errors = []
+    for index, one in enumerate(checked):
+        spec = one.spec
+        if spec.unique is not None and _is_linked(spec):
+            errors += _placed([("/unique", _NOT_LINKED)], index, checked)
+        rule = spec.unique or (None if _is_linked(spec) else one.handler.options.unique)
+        if rule is not None:
+            one.unique = rule
+            errors += _placed(due_faults(rule, delay_s=spec.delay_s, run_at=spec.run_at), index, checked)
+            if any(_is_linked(other.spec) for other in checked):
+                errors += _placed([("/unique", _NOT_BESIDE)], index, checked)
+    _raise_if_any(errors)
+
+
+_NOT_LINKED: Final = "does not go with depends_on and workflows: what others wait for cannot be another task"
+_NOT_BESIDE: Final = "does not go in one batch with tasks that depend on others"
+
+
+def _is_linked(spec: TaskSpec) -> bool:
+    return bool(spec.parents) or spec.workflow_id is not None
+
+
+def _refuse_unique(specs: Sequence[TaskSpec]) -> None:
+    detail = "only tasks that are posted can be unique, not children, schedules and parts of workflows"
+    errors: Errors = []
+    for index, spec in enumerate(specs):
+        if spec.unique is not None:
+            errors += _placed([("/unique", detail)], index, specs)
+    _raise_if_any(errors)
+
+
+def _placed(faults: Errors, index: int, among: Sequence[object]) -> Errors:
+    prefix = f"#/{index}" if len(among) > 1 else "#"
+    return [(prefix + pointer, detail) for pointer, detail in faults]
+
+
+def _raise_if_any(errors: Errors) -> None:
+    if errors:
+        pointer, detail = errors[0]
+        raise InvalidInput(f"{len(errors)} invalid field(s); the first: {pointer}: {detail}", tuple(errors))
 
 
 def request_digest(request: Mapping[str, Any]) -> bytes:
@@ -388,6 +447,7 @@ def spec_of(
         expires_at=task.expires_at,
         timeout_s=task.timeout_s,
         max_attempts=task.max_attempts,
+        unique=task.unique,
         metadata=task.metadata,
         created_by=created_by,
         trace_context=trace,
@@ -454,6 +514,7 @@ def _is_plain(spec: TaskSpec) -> bool:
         and not spec.requires
         and not spec.prefers
         and not spec.parents
+        and spec.unique is None
     )
 
 
@@ -478,6 +539,8 @@ def _check_bounds(spec: TaskSpec) -> Errors:
     if spec.delay_s is not None:
         found.append(("/delay_s", delay_fault(spec.delay_s)))
         found.append(("/run_at", None if spec.run_at is None else "give delay_s or run_at, not both"))
+    if spec.unique is not None:
+        found += unique_faults(spec.unique)
     for name, instant in (("/run_at", spec.run_at), ("/expires_at", spec.expires_at)):
         if instant is not None and instant.tzinfo is None:
             found.append((name, f"{instant.isoformat()} has no time zone; write it with Z or an offset"))

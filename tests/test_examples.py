@@ -175,6 +175,20 @@ async def test_09_schedules() -> None:
         assert result == f"full report of nightly for {datetime.now(UTC):%Y-%m-%d}"
 
 
+async def test_10_unique() -> None:
+    unique = example("10")
+    async with Harness(unique.index, unique.report, unique.remind) as harness:
+        saves = []
+        for revision in range(3):
+            saves.append(await harness.submit(unique.saved("a", revision)))
+            await harness.advance(1)
+        await harness.advance(1)
+        assert [each.state for each in saves] == [State.CANCELLED, State.CANCELLED, State.SUCCEEDED]
+        assert saves[-1].result == "indexed a, revision 2"
+        one = await harness.submit(Task(handler="report", payload={"month": "05"}, delay_s=5))
+        assert (await harness.submit(Task(handler="report", payload={"month": "05"}))).id == one.id
+
+
 class FakeSession:
     def get(self, url: str) -> FakeResponse:
         return FakeResponse(404 if url.endswith("gone") else 200)

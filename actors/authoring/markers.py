@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Protocol, TypeVar, ov
 from actors.authoring.options import HandlerOptions, LimitPer, Priority
 from actors.authoring.source import refusal
 from runtime.core.backoff import Backoff
+from runtime.core.unique import Unique
 from runtime.errors import RegistrationError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def handler(
     burst: int | None = None,
     max_running: int | None = None,
     limit_per: LimitPer = "handler",
+    unique: Unique | None = None,
     backoff: Backoff | None = None,
     give_up_on: tuple[type[BaseException], ...] = (),
     retry_on: tuple[type[BaseException], ...] = (),
@@ -81,6 +83,7 @@ def handler(
     burst: int | None = None,
     max_running: int | None = None,
     limit_per: LimitPer = "handler",
+    unique: Unique | None = None,
     backoff: Backoff | None = None,
     give_up_on: tuple[type[BaseException], ...] = (),
     retry_on: tuple[type[BaseException], ...] = (),
@@ -92,8 +95,9 @@ def handler(
 
     `cpu=True` runs a `def` in a process of its own, which is killed at the deadline. `timeout_s` bounds one
     attempt; `max_attempts` counts failures, the first included; `backoff` is the pause between them.
-    `give_up_on` are exceptions that are final; where `retry_on` is given, all others are. `read_only` is for
-    actor methods that change no state. The name is the function's unless it is given.
+    `give_up_on` are exceptions that are final; where `retry_on` is given, all others are. `unique` is
+    what posted tasks are unique by, unless they say otherwise. `read_only` is for actor methods that change no
+    state. The name is the function's unless it is given.
 
     `rate_limit` ("100/s", "5/min") bounds how many attempts start in the whole cluster, `burst` how many of them
     at once after a pause, `max_running` how many run at the same time. With `limit_per="tenant"` each tenant has
@@ -112,6 +116,7 @@ def handler(
                 burst=burst,
                 max_running=max_running,
                 limit_per=limit_per,
+                unique=unique,
                 backoff=Backoff() if backoff is None else backoff,
                 give_up_on=give_up_on,
                 retry_on=retry_on,

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from actors.authoring.limits import attempts_fault, count_fault, timeout_fault
+from actors.authoring.unique import unique_faults, unique_of
 from runtime.core.backoff import Backoff
 from runtime.core.limits import BURST_MAX, RUNNING_MAX, Limit, Per, Rate
 from runtime.core.task import Lane, OnParentFailure
+from runtime.core.unique import Unique
 from runtime.errors import InvalidInput, RegistrationError
 
 Priority = Literal["high", "medium", "low"]
@@ -23,7 +25,7 @@ PARENT_POLICIES: Final = {policy.name.lower(): policy for policy in OnParentFail
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerOptions:
-    """A handler's defaults; a task may override timeout, attempts and priority.
+    """A handler's defaults; a task may override timeout, attempts, priority and unique.
 
     `give_up_on`: these exceptions are final. `retry_on`: where given, only these are tried again.
     Raises RegistrationError.
@@ -36,6 +38,7 @@ class HandlerOptions:
     retry_on: tuple[type[BaseException], ...] = ()
     priority: Lane = Lane.MEDIUM
     limit: Limit = Limit()
+    unique: Unique | None = None  # of what is posted; children and schedules are not unique
     cpu: bool = False
     read_only: bool = False
 
@@ -45,6 +48,8 @@ class HandlerOptions:
         _require("backoff", _backoff_fault(self.backoff))
         for name in ("give_up_on", "retry_on"):
             _require(name, _exceptions_fault(getattr(self, name)))
+        for place, fault in () if self.unique is None else unique_faults(self.unique):
+            _require(place.lstrip("/").replace("/", "."), fault)
         for name in ("cpu", "read_only"):
             if not isinstance(getattr(self, name), bool):
                 _require(name, f"{getattr(self, name)!r} is neither True nor False")
@@ -58,6 +63,7 @@ class HandlerOptions:
         burst: int | None = None,
         max_running: int | None = None,
         limit_per: str = "handler",
+        unique: Unique | dict[str, Any] | None = None,
         **others: Any,
     ) -> HandlerOptions:
         """From what an author writes. Raises RegistrationError."""
@@ -67,7 +73,8 @@ class HandlerOptions:
             limit = limit_of(rate_limit, burst, max_running, limit_per)
         except InvalidInput as error:
             raise RegistrationError(str(error)) from None
-        return cls(priority=LANES[priority], limit=limit, **others)
+        by = None if unique is None else unique_of(unique)
+        return cls(priority=LANES[priority], limit=limit, unique=by, **others)
 
     def retries(self, error: BaseException) -> bool:
         """Whether an attempt that raised this may be tried again. A group is as final as its worst member."""
@@ -91,6 +98,7 @@ class HandlerOptions:
             "give_up_on": [_qualified(kind) for kind in self.give_up_on],
             "retry_on": [_qualified(kind) for kind in self.retry_on],
             "rate_limit": None if self.limit.rate is None else str(self.limit.rate),
+            "unique": None if self.unique is None else self.unique.to_json(),
             "read_only": self.read_only,
             **({} if self.limit.is_open else _rest_of(self.limit)),
         }

@@ -41,8 +41,10 @@ from actors.authoring.markers import mark_of
 from actors.authoring.options import LANES, PARENT_POLICIES, ParentPolicy, Priority
 from actors.authoring.results import ANY_RESULT, ResultAdapter
 from actors.authoring.source import refusal
+from actors.authoring.unique import due_faults, unique_faults, unique_of
 from runtime.core.canonical import check_numbers, find_nul
 from runtime.core.task import Codec
+from runtime.core.unique import Unique
 from runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ class TaskOptions(TypedDict, total=False):
     expires_at: datetime | None
     timeout_s: float | None
     max_attempts: int | None
+    unique: Unique | None
     metadata: Mapping[str, Any] | None
     depends_on: Sequence[UUID | str]
     on_parent_failure: ParentPolicy | None
@@ -100,6 +103,7 @@ class Task(Generic[R_co]):
     expires_at: datetime | None = None
     timeout_s: float | None = None
     max_attempts: int | None = None
+    unique: Unique | None = None
     metadata: Mapping[str, Any] | None = None
     depends_on: Sequence[UUID | str] = ()
     on_parent_failure: ParentPolicy | None = None
@@ -146,6 +150,8 @@ class Task(Generic[R_co]):
         for name in ("run_at", "expires_at"):
             if name in fields:
                 fields[name] = datetime.fromisoformat(fields[name])
+        if fields.get("unique") is not None:
+            fields["unique"] = unique_of(fields["unique"])
         return Task(**fields)
 
 
@@ -185,6 +191,11 @@ def _faults(task: Task[Any]) -> list[tuple[str, str]]:
         faults += [("#/requires", tags_fault(task.requires)), ("#/prefers", tags_fault(task.prefers))]
     if task.depends_on:
         faults.append(("#/depends_on", parents_fault(task.depends_on)))
+    if task.unique is not None:
+        below = unique_faults(task.unique) or due_faults(
+            task.unique, delay_s=task.delay_s, run_at=task.run_at
+        )
+        faults += [(f"#{pointer}", detail) for pointer, detail in below]
     if task.delay_s is not None and task.run_at is not None:
         faults.append(("#/run_at", "give delay_s or run_at, not both"))
     return [(pointer, detail) for pointer, detail in faults if detail is not None]
@@ -241,6 +252,8 @@ def _plain(value: Any) -> Any:
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     if isinstance(value, Mapping):
         return dict(value)
+    if isinstance(value, Unique):
+        return value.to_json()
     if isinstance(value, str | int | float):
         return value
     return [str(each) if isinstance(each, UUID) else each for each in value]

@@ -21,6 +21,7 @@ from actors.router.messages import AnswerAll, AwaitEnd, FromAfar, Look, Message,
 from actors.router.offering import Offering, Ready, ready
 from actors.router.passing import Passing
 from actors.router.submitting import give_back
+from actors.router.unique import tell_of_unique
 from actors.router.waiters import Waiters
 from actors.router.watching import Watching
 from actors.world import World
@@ -39,7 +40,9 @@ class Router(Behavior[Message]):
     def __init__(self, world: World, executor: Ref[ExecutorMessage]) -> None:
         self._world = world
         self._executor = executor
-        self._accepting = Accepting(world.store, world.limits.accept_waiting_max, self._on_accepted)
+        self._accepting = Accepting(
+            world.store, world.limits.accept_waiting_max, self._on_accepted, self._on_unique_accepted
+        )
         self._waiters = Waiters(world.limits.waiters_max)
         self._watching = Watching()
         self._draining = False
@@ -136,6 +139,12 @@ class Router(Behavior[Message]):
             self._offering.route(due)
         if later:
             self._executor.tell(DueLater(tuple(later)))
+
+    def _on_unique_accepted(self, batch: Sequence[Accepted]) -> None:
+        self._on_accepted(batch)
+        if replaced := tell_of_unique(self._world, batch):
+            self._on_ended(replaced)
+            self._passing.soon()
 
     def _claim(self, task: NewTask, stored: Stored) -> Claim:
         return Claim(

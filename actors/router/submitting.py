@@ -42,7 +42,7 @@ async def submit(
     if anywhere:
         for kind, count in _at_once(world, specs).items():
             await world.capacity.door.wait(kind, count)
-    prepared = await world.intake.prepare(specs, birth)
+    prepared = await world.intake.prepare(specs, birth, posted=True)
     message = Submit(tuple(prepared))
     try:
         return prepared, await router.ask(message, timeout_s)

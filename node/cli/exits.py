@@ -93,6 +93,8 @@ def _explain_client(exc: house.NoriaError) -> tuple[Code, str]:
                 f"\n  existing task  {exc.existing_id}\n  its request    sha256 {exc.existing_digest}"
                 f"\n  this request   sha256 {exc.digest}"
             )
+        case client.NotUnique():
+            return Code.REFUSED, f"Error: {exc}\nIt is there: noria status {exc.existing_id}"
         case client.Refused():
             return Code.REFUSED, f"Error: {exc}{_who(exc)}"
         case client.ResultExpired():

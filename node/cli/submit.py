@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from actors.authoring.task import TaskOptions
     from node.client import Client, TaskHandle
+    from runtime.core.unique import Unique
 
 
 def complete_handler(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -52,6 +53,15 @@ HANDLER = click.argument("handler", shell_complete=complete_handler)
 @click.option("--expires", type=parse.AHEAD, help="Cancel it if it has not started then; 2h or an instant.")
 @click.option("--run-timeout", type=parse.DURATION, help="How long one attempt may take.")
 @click.option("--max-attempts", type=click.IntRange(min=1), help="Failures until it is a dead letter.")
+@click.option(
+    "--unique",
+    type=click.Choice(["reject", "existing", "replace", "debounce", "throttle"]),
+    help="What to do while a task with the same arguments (or --unique-key) is there.",
+)
+@click.option("--unique-key", help="With --unique: what tasks are for, in place of their arguments.")
+@click.option("--unique-until", type=click.Choice(["finished", "started"]), help="With reject and existing.")
+@click.option("--unique-for", type=parse.DURATION, help="The window, or with debounce the quiet time.")
+@click.option("--unique-max", type=parse.DURATION, help="With debounce: put it off no longer than this.")
 @click.option("--requires", multiple=True, metavar="TAG", help="Only on nodes with this tag (repeatable).")
 @click.option("--prefers", multiple=True, metavar="TAG", help="Rather on nodes with this tag (repeatable).")
 @click.option(
@@ -105,11 +115,26 @@ def _options(said: Mapping[str, Any]) -> TaskOptions:
         "expires_at": said["expires"],
         "timeout_s": said["run_timeout"],
         "max_attempts": said["max_attempts"],
+        "unique": _unique(said),
         "requires": said["requires"] or None,
         "prefers": said["prefers"] or None,
         "metadata": parse.pairs(said["meta"]) or None,
     }
     return {name: value for name, value in options.items() if value is not None}  # type: ignore[return-value]  # built by name
+
+
+def _unique(said: Mapping[str, Any]) -> Unique | None:
+    from runtime.core.unique import Unique  # noqa: PLC0415 - not needed for --help
+
+    parts = {name: said[f"unique_{word}"] for name, word in _UNIQUE.items()}
+    if said["unique"] is not None:
+        return Unique(mode=said["unique"], **parts)
+    if any(value is not None for value in parts.values()):
+        raise click.UsageError("--unique-key, -until, -for and -max go with --unique MODE")
+    return None
+
+
+_UNIQUE: Final = {"key": "key", "until": "until", "for_s": "for", "max_s": "max"}
 
 
 async def _store(

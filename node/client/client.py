@@ -102,7 +102,7 @@ class Client(Operations):
     ) -> TaskHandle[Any]:
         """Store one task. When this returns, it is as durable as the record, and it will be done.
 
-        Raises InvalidTask, KeyReused, TooLarge, Refused, Overloaded, Unreachable.
+        Raises InvalidTask, KeyReused, NotUnique, TooLarge, Refused, Overloaded, Unreachable.
         """
         return await self._submit(work, payload, options)
 
@@ -227,6 +227,7 @@ class Client(Operations):
     ) -> TaskHandle[Any]:
         fields, decode = request
         own_key = "idempotency_key" in fields
+        tells = own_key or fields.get("unique") is not None
         if not own_key and self._auto_keys:
             fields["idempotency_key"] = fresh_key()
         answer = await self._transport.call(
@@ -241,7 +242,7 @@ class Client(Operations):
         raw = answer.json()
         if not (isinstance(raw, dict) and "id" in raw and "state" in raw):
             raise ServerFault(f"expected a task, got {answer.body[:80]!r}", status=answer.status)
-        handle = TaskHandle[Any](self, raw["id"], decode, duplicate=own_key and bool(raw.get("duplicate")))
+        handle = TaskHandle[Any](self, raw["id"], decode, duplicate=tells and bool(raw.get("duplicate")))
         handle.seen = raw
         return handle
 
@@ -252,7 +253,8 @@ class Client(Operations):
         handles: list[TaskHandle[Any] | None] = [None] * len(batches.decoders)
         for first, answers in batches.stored.items():
             for index, answer in enumerate(answers, first):
-                duplicate = answer["duplicate"] and index in batches.own_keys
+                tells = index in batches.own_keys or index in batches.unique
+                duplicate = answer["duplicate"] and tells
                 handles[index] = TaskHandle(self, answer["id"], batches.decoders[index], duplicate=duplicate)
         return handles
 

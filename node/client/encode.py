@@ -20,6 +20,7 @@ import orjson
 
 from node.client.errors import InvalidTask, TooLarge
 from runtime.core.canonical import NESTING_MAX, pointer_to
+from runtime.core.unique import Unique
 
 if TYPE_CHECKING:
     from actors.authoring.task import Task
@@ -43,6 +44,8 @@ def request_of(
     request: dict[str, Any] = {"handler": work, "payload": {} if payload is None else payload}
     if options:
         request.update((name, value) for name, value in options.items() if value is not None)
+        if isinstance(unique := request.get("unique"), Unique):
+            request["unique"] = unique.to_json()
         check_instants(request)
     return request, None
 

@@ -88,6 +88,14 @@ class Refused(ClientError):
         self.state = state
 
 
+class NotUnique(Refused):
+    """Another task stands for the same, and the task's `unique` says to reject it (409). `existing_id` is that one."""
+
+    def __init__(self, detail: str, *, existing_id: str, status: int) -> None:
+        super().__init__(detail, status=status, slug="not-unique")
+        self.existing_id = existing_id
+
+
 class ResultExpired(ClientError):
     """The task succeeded, but its result is no longer kept (410)."""
 
@@ -175,6 +183,8 @@ def from_problem(
     detail = str(problem.get("detail") or problem.get("title") or f"HTTP {status}")
     if slug == "idempotency-key-reused":
         return _key_reused(status, detail, problem)
+    if slug == "not-unique":
+        return NotUnique(detail, existing_id=str(problem.get("existing_id") or ""), status=status)
     if status in {400, 415, 422}:
         return InvalidTask(detail, _pairs(problem), status=status, slug=slug)
     if status == 404:

@@ -17,7 +17,8 @@ Decoder = Callable[[bytes, Codec], R]  # what is stored -> value
 
 
 class TaskHandle(Generic[R]):
-    """One task. `duplicate` is True when its idempotency key had already been given to an equal request."""
+    """One task. `duplicate` is True when it was there before: its idempotency key had already been given to an equal
+    request, or it is the one that stands for the same (`unique`)."""
 
     __slots__ = ("_client", "_decode", "duplicate", "id", "seen")
 

@@ -41,6 +41,7 @@ class Batches:
         self.decoders: list[Decoder[Any] | None] = []
         self.stored: dict[int, list[dict[str, Any]]] = {}  # first index of a batch -> its answers
         self.own_keys: set[int] = set()
+        self.unique: set[int] = set()
 
     async def send(self) -> None:
         """Raises the first error, after the batches under way have ended; no further batch is sent then."""
@@ -88,6 +89,8 @@ class Batches:
     def _encoded(self) -> Iterator[bytes]:
         prefix = fresh_key()
         for index, (request, decode) in enumerate(self._requests):
+            if request.get("unique") is not None:
+                self.unique.add(index)
             if "idempotency_key" in request:
                 self.own_keys.add(index)
             elif self._auto_keys:

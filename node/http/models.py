@@ -90,6 +90,7 @@ Key = Annotated[str, Field(min_length=1, max_length=KEY_CHARS_MAX)]
 Tags = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=KEY_CHARS_MAX)]], Field(max_length=TAGS_MAX)
 ]
+_Seconds = Annotated[float, Field(gt=0, le=DELAY_S_MAX, allow_inf_nan=False)]
 Priority = Literal["high", "medium", "low"]
 StateName = Literal["blocked", "scheduled", "ready", "running", "succeeded", "failed", "cancelled"]
 
@@ -101,6 +102,40 @@ ParentPolicy = Annotated[
         "for that). One that was cancelled cancels it."
     ),
 ]
+
+
+@with_config(_STRICT)
+class UniqueRequest(TypedDict):
+    """Which tasks of the handler stand for the same, and what becomes of a new one meanwhile."""
+
+    mode: Annotated[
+        Literal["reject", "existing", "replace", "debounce", "throttle"],
+        Field(
+            description="Refuse it (409); answer with the one that is there; take the place of the one that waits; "
+            "that, and be due once `for_s` are quiet; at most one per `for_s`."
+        ),
+    ]
+    key: NotRequired[
+        Annotated[Key | None, Field(description="What they are for; without it those with equal arguments.")]
+    ]
+    until: NotRequired[
+        Annotated[
+            Literal["finished", "started"] | None,
+            Field(
+                description="With reject and existing: until the other one has ended (which is meant if nothing is "
+                "said), or no longer waits."
+            ),
+        ]
+    ]
+    for_s: NotRequired[
+        Annotated[_Seconds | None, Field(description="Seconds from when the other one was accepted.")]
+    ]
+    max_s: NotRequired[
+        Annotated[
+            _Seconds | None,
+            Field(description="With debounce: seconds after the first at most; default ten times for_s."),
+        ]
+    ]
 
 
 class _Work(TypedDict):
@@ -153,6 +188,12 @@ class _Alone(_Work):
     run_at: NotRequired[Annotated[Instant | None, Field(description="When it is due.")]]
     expires_at: NotRequired[
         Annotated[Instant | None, Field(description="Cancelled when it still waits then.")]
+    ]
+    unique: NotRequired[
+        Annotated[
+            UniqueRequest | None,
+            Field(description="At most one such task at a time; what is left out is the handler's default."),
+        ]
     ]
     sensitive: NotRequired[
         Annotated[

@@ -46,6 +46,7 @@ PROBLEMS: Final[Mapping[str, Kind]] = {
     "node-not-found": Kind(404, "There is no such node"),
     "method-not-allowed": Kind(405, "This path has no such method"),
     "request-timeout": Kind(408, "The body did not arrive in time"),
+    "not-unique": Kind(409, "Another task stands for the same"),
     "wrong-state": Kind(409, "The task's state forbids this"),
     "task-not-finished": Kind(409, "The task has no result yet"),
     "task-failed": Kind(409, "The task failed, so it has no result"),

@@ -13,7 +13,7 @@ from node.http.filters import filter_of, page_of
 from node.http.problems import Problem
 from node.http.reading import summary
 from node.http.route import LIST_QUERY, WAIT_QUERY, Answer, Call, Route
-from runtime.core.task import Duplicate, KeyReused, Refused, State
+from runtime.core.task import Duplicate, KeyReused, NotUnique, Refused, State
 from runtime.errors import InvalidInput, Unavailable
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ async def _accept(call: Call, asked: Sequence[TaskSpec], place: str) -> list[Sub
         done = await call.service.submit(asked)
     except InvalidInput as exc:
         raise _moved(exc, place, len(asked)) from None
-    if any(isinstance(s.acceptance, KeyReused | Refused) for s in done):
+    if any(isinstance(s.acceptance, KeyReused | NotUnique | Refused) for s in done):
         raise refusal(done, place)
     return done
 
@@ -87,6 +87,7 @@ def refusal(done: Sequence[Submitted], place: str) -> Problem:
     """What the record refused; of a reused key both digests are told, of several the first one's."""
     found: list[tuple[str, str]] = []
     reused: tuple[Submitted, KeyReused] | None = None
+    other: NotUnique | None = None
     for index, submitted in enumerate(done):
         root = place if place == "#" else f"{place}/{index}"
         match submitted.acceptance:
@@ -94,10 +95,16 @@ def refusal(done: Sequence[Submitted], place: str) -> Problem:
                 reused = reused or (submitted, refused)
                 detail = f"belongs to task {refused.id}, which was asked for differently"
                 found.append((f"{root}/idempotency_key", detail))
+            case NotUnique(task_id) as refused:
+                other = other or refused
+                found.append((f"{root}/unique", f"task {task_id} stands for the same"))
             case Refused(why, pointer):
                 found.append((root + pointer, why))
             case _:
                 pass
+    if reused is None and other is not None:
+        members: dict[str, object] = {"existing_id": other.id}
+        return Problem("not-unique", summary(found, len(found)), errors=found, members=members)
     if reused is None:
         return Problem("invalid-request", summary(found, len(found)), errors=found)
     members = {
@@ -181,7 +188,7 @@ _SUBMISSION: Final = schemas.Submission
 _LOCATION: Final = {"Location": "Path of the task."}
 SUBMIT_PROBLEMS: Final = (
     "malformed-json", "request-timeout", "too-large", "unsupported-media-type", "invalid-request",
-    "idempotency-key-reused", "encryption-not-configured", "backlog-full", "overloaded",
+    "idempotency-key-reused", "not-unique", "encryption-not-configured", "backlog-full", "overloaded",
 )  # fmt: skip
 
 _LARGE_REQUEST: Final = {
@@ -207,7 +214,11 @@ ROUTES: Final = (
         body=models.TaskRequest,
         body_max=models.TASK_BYTES_MAX,
         answers={
-            200: Answer("Was there already, or became final in time.", _SUBMISSION, headers=_LOCATION),
+            200: Answer(
+                "Was there already (by its key, or as it is unique), or became final in time.",
+                _SUBMISSION,
+                headers=_LOCATION,
+            ),
             202: Answer("Stored; it will be done.", _SUBMISSION, headers=_LOCATION),
         },
         problems=SUBMIT_PROBLEMS,

@@ -96,7 +96,7 @@ class Task(TypedDict):
 
 
 class Submission(Task):
-    """The task, new or found under its idempotency key."""
+    """The task, new or found: under its idempotency key, or as the one that stands for the same."""
 
     duplicate: bool
 

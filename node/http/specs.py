@@ -14,6 +14,7 @@ import orjson
 
 from actors.authoring.limits import KEY_CHARS_MAX, PAYLOAD_BYTES_MAX, key_fault
 from actors.authoring.options import LANES, PARENT_POLICIES
+from actors.authoring.unique import unique_of
 from actors.authoring.workflow import task_name_fault
 from actors.intake import TaskSpec
 from node.http import models
@@ -145,6 +146,7 @@ _CONVERTED: Final[Mapping[str, Callable[[Any], Any]]] = {
     "requires": tuple,
     "prefers": tuple,
     "on_parent_failure": lambda name: _POLICIES[name or "fail"],
+    "unique": lambda said: None if said is None else unique_of(said),
 }
 
 

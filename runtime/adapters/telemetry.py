@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "tasks_accepted_total": ("Tasks stored, duplicates not counted", ()),
+    "unique_tasks_total": ("Unique tasks that met another: replaced it, found it, were rejected", ("what",)),
     "tasks_finished_total": ("Tasks that reached a final state", ("handler", "outcome")),
     "tasks_claimed_total": ("Attempts claimed, by the way they came", ("via",)),
     "tasks_offered_total": ("Tasks offered to the nodes that own them", ()),

@@ -13,6 +13,8 @@ from enum import IntEnum, StrEnum
 from typing import Any, TypeVar, dataclass_transform
 from uuid import UUID
 
+from runtime.core.unique import Sole
+
 DEFAULT_TENANT = "default"
 
 T = TypeVar("T")
@@ -194,6 +196,7 @@ class NewTask:
     on_parent_failure: OnParentFailure = OnParentFailure.FAIL
     name: str | None = None  # within its workflow
     awaited: bool = False  # tasks of the same group wait for it
+    unique: Sole | None = None  # only tasks on their way in have it; the record keeps its id apart
 
 
 # -- what accepting one task came to ----------------------------------------------------------------
@@ -213,9 +216,24 @@ class Stored:
     born: bool = False
 
 
+@light_by_name
+class StoredInstead(Stored):
+    """As Stored, and in the same transaction the task that waited under its unique id was cancelled."""
+
+    replaced: UUID
+    replaced_attempt: int  # attempts that it had begun
+
+
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """The same key with the same request: the task that exists."""
+    """The task that exists: by its key, with the same request, or by its unique id."""
+
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class NotUnique:
+    """Another task stands for the same, and the rule is to reject; nothing of its group was stored."""
 
     id: UUID
 
@@ -242,7 +260,7 @@ class Undone:
     """Fine by itself, but another task of its group was refused, so nothing of the group was stored."""
 
 
-Acceptance = Stored | Duplicate | KeyReused | Refused | Undone
+Acceptance = Stored | Duplicate | KeyReused | NotUnique | Refused | Undone
 
 
 # -- claims and settlements -------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Hypothesis makes up the sequences and shortens one that tells the two apart.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -15,6 +16,7 @@ from runtime.core.task import AttemptKind, State, Status, TaskFilter
 from tests.contract.twins import (
     BANDS,
     LEASE_S,
+    RULES,
     TICKS_S,
     Accept,
     Cast,
@@ -46,7 +48,7 @@ rarely = st.integers(0, 24).map(lambda n: n == 24)
 number = st.integers(0, 30)
 small = st.integers(0, 4)
 
-specs = st.builds(
+plain_specs = st.builds(
     Spec,
     band=st.integers(0, len(BANDS) - 1),
     key=st.none() | st.integers(0, 5),
@@ -56,6 +58,11 @@ specs = st.builds(
     born_on=st.none() | st.none() | small,
     bad=rarely,
 )
+specs = st.builds(  # children are never unique
+    replace,
+    plain_specs,
+    unique=st.none() | st.none() | st.tuples(st.integers(1, 3), st.integers(0, len(RULES) - 1)),
+)
 moves = st.builds(
     Move,
     status=st.none() | st.sampled_from(Status),
@@ -64,7 +71,7 @@ moves = st.builds(
     suspect=seldom,
     failures=st.integers(0, 2),
     crashes=st.integers(0, 2),
-    children=st.just([]) | st.lists(specs, max_size=2),
+    children=st.just([]) | st.lists(plain_specs, max_size=2),
     bad=rarely,
 )
 off = st.integers(0, 19).map(lambda n: {18: -1, 19: 1}.get(n, 0))

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 import orjson
 
@@ -28,16 +29,16 @@ from runtime.core.task import (
     Settlement,
     Status,
     Stored,
+    StoredInstead,
     Take,
     TaskFilter,
 )
+from runtime.core.unique import Sole, Unique
 from runtime.errors import NoriaError
 from tests.contract.world import ALL
 from tests.support.factories import band_key, error, new_id, new_task
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from runtime.core.task import Claim
     from tests.contract.world import World
 
@@ -51,6 +52,17 @@ KEPT_S: Final = 100.0
 KEYS_KEPT_S: Final = 200.0
 SINCE_S: Final = 45.0
 BANDS: Final = (band_key("echo"), band_key("slow", Lane.LOW, requires=("gpu",)))
+
+
+RULES: Final = (
+    Unique(mode="reject"),
+    Unique(mode="existing"),
+    Unique(mode="existing", until="started"),
+    Unique(mode="reject", for_s=100.0),
+    Unique(mode="throttle", for_s=400.0),
+    Unique(mode="replace"),
+    Unique(mode="debounce", for_s=40.0, max_s=80.0),
+)
 
 
 @dataclass
@@ -101,6 +113,7 @@ class Spec:
     expires: bool
     born_on: int | None
     bad: bool
+    unique: tuple[int, int] | None = None  # unique id, place of its rule
 
     def make(self) -> NewTask:
         return new_task(
@@ -108,6 +121,7 @@ class Spec:
             request=self.request,
             delay_s=DELAY_S if self.delayed else 0.0,
             metadata=b'{"a": 1}' if self.request == "b" else None,
+            unique=None if self.unique is None else Sole(UUID(int=self.unique[0]), RULES[self.unique[1]]),
             # what is folded into an equal key need not be looked at, so a bad row has none
             **({"slot": 5_000} if self.bad and self.key is None else {}),
         )
@@ -128,7 +142,7 @@ class Accept:
     groups: list[list[Spec]]
 
     def plan(self, cast: Cast) -> Action:
-        made = [[(spec.make(), spec) for spec in group] for group in self.groups]
+        made = [[(spec.make(), spec) for spec in _judged_alike(group)] for group in self.groups]
         cast.tasks += [task.id for group in made for task, _ in group]
         members = cast.members
 
@@ -141,6 +155,13 @@ class Accept:
             return plain, [[plain_acceptance(side, answer) for answer in group] for group in again]
 
         return act
+
+
+def _judged_alike(group: list[Spec]) -> list[Spec]:
+    """A group with a unique task may fall for that before its rows are looked at, so it has no bad ones. And whether a
+    birth is refused, because its lease has run out, is known to the others of its batch in one of the stores only."""
+    unique = any(spec.unique is not None for spec in group)
+    return [replace(spec, bad=False, born_on=None) for spec in group] if unique else group
 
 
 @dataclass(frozen=True)
@@ -408,7 +429,8 @@ Operation = Accept | ClaimOffers | Pull | Settle | Repair | Control | Matching |
 def plain_acceptance(side: Side, answer: Acceptance) -> object:
     if isinstance(answer, Stored):
         side.saw(answer.id, answer.seq)
-        return "stored", answer.id, (answer.due - answer.created_at).total_seconds()
+        instead = (answer.replaced, answer.replaced_attempt) if isinstance(answer, StoredInstead) else None
+        return "stored", answer.id, round((answer.due - answer.created_at).total_seconds()), instead
     return "refused" if isinstance(answer, Refused) else answer
 
 

@@ -173,4 +173,26 @@ GUARDS: Final = (
         texts=(("as session, session.transaction():", "as session:"),),
         test="tests/faults/test_schedules.py::test_all_nodes_are_killed_in_the_midst_of_a_fire",
     ),
+    Guard(
+        name="a unique task stands in the way until it has ended, not for ever",
+        path="runtime/core/unique.py",
+        texts=(("return holder.stand is not Stand.ENDED", "return True"),),
+        test="tests/contract/test_store_unique.py::test_until_finished_holds_through_retry_and_replay",
+    ),
+    Guard(
+        name="retention leaves a task alone while its window lasts",
+        path=f"{_SQL}/repair.sql",
+        texts=(("AND u.kept_until > statement_timestamp())", "AND u.kept_until IS NULL AND false)"),),
+        test="tests/contract/test_store_unique.py::test_a_window_outlives_the_task_and_retention",
+    ),
+    Guard(
+        name="what was claimed meanwhile is not replaced",
+        path="runtime/adapters/postgres/unique.py",
+        texts=(
+            ("        await session.fetch(SQL.unique_hold, sorted(movable))\n", "        pass\n"),
+            ("    if len(rows) < len(pairs):\n", "    if not pairs:\n"),
+            ("replaced_attempt=attempts[old]", "replaced_attempt=attempts.get(old, 0)"),
+        ),
+        test="tests/integration/postgres/test_pg_unique.py::test_a_claim_between_any_two_steps",
+    ),
 )

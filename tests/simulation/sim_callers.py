@@ -11,6 +11,7 @@ from zlib import crc32
 
 from actors.intake import TaskSpec, request_digest
 from runtime.core.task import Duplicate, Lane, State, Status, Stored
+from runtime.core.unique import Unique
 from runtime.errors import AskError, IncarnationDead, NoriaError, Overloaded, Unavailable
 from tests.simulation.sim_handlers import EVERYWHERE
 from tests.simulation.sim_node import Lost
@@ -26,6 +27,14 @@ _PATIENCE_S: Final = 3.0
 _TENANTS: Final = ("default", "acme", "beta")
 _CANCELLED: Final = 0.2
 _FAILURES: Final = {"doomed": 2, "parent": 1, "works": 0, "naps": 0}
+
+
+# Of each there is one that all callers mean.
+UNIQUE: Final = (
+    Unique(mode="existing", key="one"),
+    Unique(mode="replace", key="newest"),
+    Unique(mode="debounce", key="last", for_s=0.5, max_s=2.0),
+)
 
 
 class Callers:
@@ -79,6 +88,8 @@ class Callers:
                 await asyncio.sleep(0.2)
                 continue
             acceptance = answer.acceptance
+            if isinstance(acceptance, Duplicate) and spec.unique is not None:
+                self._shared.history.counts["unique found"] += 1
             if not isinstance(acceptance, Stored | Duplicate):
                 self._fail(f"{spec.idempotency_key} was answered with {acceptance}")
             return answer.task.id if isinstance(acceptance, Stored) else acceptance.id
@@ -105,6 +116,7 @@ class Callers:
                 ("parent", {"name": key}),
             )
         )
+        unique = random.choice((None, None, *UNIQUE)) if handler == "works" else None
         wish = random.random() if self._tags else 1.0
         tags = tuple(self._tags)
         return TaskSpec(
@@ -115,7 +127,8 @@ class Callers:
             priority=random.choice((None, Lane.HIGH, Lane.LOW)),
             requires=tags if wish < 0.15 and handler in EVERYWHERE else (),
             prefers=tags if 0.15 <= wish < 0.4 else (),
-            delay_s=random.choice((None, None, 2.5)),
+            delay_s=random.choice((None, None, 2.5)) if unique is None or unique.mode != "debounce" else None,
+            unique=unique,
             digest=request_digest({"handler": handler, "payload": payload}),
         )
 

@@ -180,6 +180,17 @@ class Promises:
             touched += result if method == "expire" else [args[0]]
         for task_id in touched:
             self._check_one(task_id)
+        if method == "accept":
+            self._check_unique()
+
+    def _check_unique(self) -> None:
+        """One at a time, where that is the rule."""
+        tables = self._record.tables
+        open_ids = [row.new.unique.id for row in tables.tasks.values()
+                    if row.new.unique is not None and row.new.unique.rule.mode == "existing"
+                    and row.new.id not in tables.outcomes]  # fmt: skip
+        if len(open_ids) > len(set(open_ids)):
+            self._fail(f"{len(open_ids)} tasks that should be one: {open_ids}")
 
     def check_all(self) -> None:
         """Every task is in one place, and as far as it ever was."""

@@ -25,8 +25,8 @@ REGRESSIONS: Final[tuple[int, ...]] = ()
 BAD_ENOUGH: Final = (
     "kills", "drains", "request_drain", "pause", "deaths", "read themselves dead", "cut from the record",
     "record away", "record frozen", "cut from the views", "cut from the broker", "cut from both", "silent", "deaf",
-    "no broker", "messages lost", "messages doubled", "messages late", "cancels", "claimed by offer",
-    "claimed by pull", "3 crashes", "succeeded", "failed", "cancelled",
+    "no broker", "messages lost", "messages doubled", "messages late", "cancels", "unique found", "claimed by offer",
+    "claimed by pull", "Replaced", "3 crashes", "succeeded", "failed", "cancelled",
     *(kind.name for kind in AttemptKind if kind is not AttemptKind.REPLAYED),
 )  # fmt: skip
 
@@ -58,6 +58,7 @@ def test_these_worlds_are_bad_enough() -> None:
         seen.update(str(outcome.status.state) for outcome in tables.outcomes.values())
         seen.update(each.kind.name for attempts in tables.attempts.values() for each in attempts.values())
         seen.update(f"{outcome.crashes} crashes" for outcome in tables.outcomes.values())
+        seen.update(outcome.error.type for outcome in tables.outcomes.values() if outcome.error)
     assert all(seen[each] >= 2 for each in BAD_ENOUGH), seen
 
 

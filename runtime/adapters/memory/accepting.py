@@ -7,13 +7,26 @@ Groups are taken one after the other; of equal keys the first one stored is the 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from runtime.adapters.memory import content
-from runtime.adapters.memory.rows import RunningRow, TaskRow, WaitingRow
+from runtime.adapters.memory.rows import RunningRow, TaskRow, UniqueRow, WaitingRow
 from runtime.adapters.memory.workflows import blocked, link
 from runtime.core.keyed import actor_of
-from runtime.core.task import Acceptance, Duplicate, KeyReused, NewTask, Refused, Stored, Undone
+from runtime.core.task import (
+    Acceptance,
+    Duplicate,
+    ErrorInfo,
+    KeyReused,
+    NewTask,
+    NotUnique,
+    Refused,
+    Stored,
+    StoredInstead,
+    Undone,
+)
+from runtime.core.unique import REPLACED, Accept, Find, Holder, Sole, Stand, decide
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,10 +44,12 @@ class Plan:
     answers: list[Acceptance] = field(default_factory=list)
     fresh: dict[UUID, TaskRow] = field(default_factory=dict)
     fresh_keys: dict[tuple[str, str], NewTask] = field(default_factory=dict)
+    holders: dict[UUID, UniqueRow] = field(default_factory=dict)  # by unique id
+    replaced: dict[UUID, UUID] = field(default_factory=dict)  # task -> the one that took its place
 
     @property
     def whole(self) -> bool:
-        return not any(isinstance(answer, KeyReused | Refused) for answer in self.answers)
+        return not any(isinstance(answer, KeyReused | NotUnique | Refused) for answer in self.answers)
 
     def undone(self) -> list[Acceptance]:
         """The answers of a group that falls: what was there before stays, what would be new is undone."""
@@ -114,6 +129,9 @@ def write_group(tables: Tables, leases: Leases, plan: Plan, now: datetime) -> No
     for row in plan.fresh.values():
         if row.new.parents:
             link(tables, row.new.id, row.new.parents)
+    for old, new in plan.replaced.items():
+        _make_room(tables, old, new, now)
+    tables.unique |= plan.holders
 
 
 def _judge(tables: Tables, plan: Plan, new: NewTask, now: datetime) -> Acceptance:
@@ -130,14 +148,77 @@ def _judge(tables: Tables, plan: Plan, new: NewTask, now: datetime) -> Acceptanc
         if holder is not None:
             same = holder.digest == new.digest
             return Duplicate(holder.id) if same else KeyReused(holder.id, holder.digest or b"")
-        plan.fresh_keys[key] = new
+    replaced = None
+    if new.unique is not None:
+        placed = _take_place(tables, plan, new, new.unique, now, due)
+        if not isinstance(placed, tuple):
+            return placed
+        new, due, replaced = placed
+    if new.idempotency_key is not None:
+        plan.fresh_keys[new.tenant, new.idempotency_key] = new
     row = plan.fresh[new.id] = TaskRow(new, tables.next_seq(), now, due)
-    return _stored(row)
+    return _stored(row) if replaced is None else _stored_instead(tables, row, replaced)
 
 
 def _holder(tables: Tables, key: tuple[str, str]) -> NewTask | None:
     task_id = tables.keys.get(key)
     return None if task_id is None else tables.tasks[task_id].new
+
+
+# -- unique ------------------------------------------------------------------------------------------
+
+
+def _take_place(
+    tables: Tables, plan: Plan, new: NewTask, sole: Sole, now: datetime, due: datetime
+) -> Acceptance | tuple[NewTask, datetime, UUID | None]:
+    """The task as it is to be stored, its due time, and whose place it takes; or that it is not stored."""
+    holder = _unique_holder(tables, plan, sole.id)
+    decision = decide(sole.rule, holder, now, later=new.run_at is not None or new.delay_s > 0)
+    if holder is not None and not isinstance(decision, Accept):
+        return Duplicate(holder.id) if isinstance(decision, Find) else NotUnique(holder.id)
+    assert isinstance(decision, Accept), "without a holder there is nothing to find"
+    if decision.run_at is not None or decision.delay_s is not None:
+        new = replace(new, run_at=decision.run_at, delay_s=decision.delay_s or 0.0)
+        due = new.run_at or now + timedelta(seconds=new.delay_s)
+    plan.holders[sole.id] = UniqueRow(
+        task_id=new.id, first_at=decision.first_at, kept_until=decision.kept_until
+    )
+    if not decision.replaces or holder is None:
+        return new, due, None
+    plan.replaced[holder.id] = new.id
+    return new, due, holder.id
+
+
+def _unique_holder(tables: Tables, plan: Plan, unique: UUID) -> Holder | None:
+    bound = plan.holders.get(unique) or tables.unique.get(unique)
+    if bound is None:
+        return None
+    fresh = plan.fresh.get(bound.task_id)
+    if fresh is not None:
+        stand = Stand.WAITS if fresh.new.born_on is None else Stand.RUNS
+        return Holder(bound.task_id, stand, fresh.created_at, bound.first_at, fresh.run_at)
+    row, waiting = tables.tasks[bound.task_id], tables.waiting.get(bound.task_id)
+    if waiting is not None:
+        return Holder(bound.task_id, Stand.WAITS, row.created_at, bound.first_at, waiting.due)
+    stand = Stand.ENDED if bound.task_id in tables.outcomes else Stand.RUNS
+    return Holder(bound.task_id, stand, row.created_at, bound.first_at, row.run_at)
+
+
+def _stored_instead(tables: Tables, row: TaskRow, replaced: UUID) -> StoredInstead:
+    waiting = tables.waiting.get(replaced)  # else it is of this group
+    begun = 0 if waiting is None else waiting.attempt - 1
+    return StoredInstead(
+        row.new.id, row.seq, row.created_at, row.run_at, replaced=replaced, replaced_attempt=begun
+    )
+
+
+def _make_room(tables: Tables, old: UUID, new: UUID, now: datetime) -> None:
+    from runtime.adapters.memory.working import cancel_waiting  # noqa: PLC0415 - it stores children by this module
+
+    cancel_waiting(tables, old, now, ErrorInfo(REPLACED, f"task {new} took its place"))
+
+
+# -- rows --------------------------------------------------------------------------------------------
 
 
 def _stored(row: TaskRow) -> Stored:

@@ -105,6 +105,10 @@ def forget(
         task = tables.tasks[task_id]
         if task_id in tables.dependences:  # a child may still want its result
             continue
+        unique = task.new.unique
+        kept_until = tables.unique[unique.id].kept_until if unique and tables.is_holder(task.new) else None
+        if kept_until is not None and kept_until > now:
+            continue
         if task.new.idempotency_key is None or task.created_at < keys_before:
             going.append(task_id)
     for task_id in going:

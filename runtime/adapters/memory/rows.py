@@ -88,6 +88,15 @@ class AttemptRow:
     error: ErrorInfo | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UniqueRow:
+    """The newest task that was accepted under a unique id."""
+
+    task_id: UUID
+    first_at: datetime
+    kept_until: datetime | None
+
+
 @dataclass(slots=True, kw_only=True)
 class ActorRow:
     """The state of one key."""

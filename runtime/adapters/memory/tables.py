@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from runtime.adapters.memory.ordered import Ordered
-from runtime.core.task import Lane, Status
+from runtime.core.task import Lane, NewTask, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runtime.adapters.memory.rows import ActorRow, AttemptRow, OutcomeRow, RunningRow, TaskRow, WaitingRow
+    from runtime.adapters.memory.rows import (
+        ActorRow,
+        AttemptRow,
+        OutcomeRow,
+        RunningRow,
+        TaskRow,
+        UniqueRow,
+        WaitingRow,
+    )
 
 Due = tuple[datetime, int, UUID]  # (due, seq, id)
 
@@ -37,6 +45,7 @@ class Tables:
             UUID, dict[UUID, bool]
         ] = {}  # by parent: its children, and whether they heard of its end
         self.parent_ends: list[tuple[UUID, Status]] = []  # that are to be passed on
+        self.unique: dict[UUID, UniqueRow] = {}  # by unique id
         # indexes
         self.keys: dict[tuple[str, str], UUID] = {}  # (tenant, idempotency key)
         self.ids: Ordered[UUID] = Ordered()
@@ -80,6 +89,14 @@ class Tables:
             del self.workflows[new.workflow_id][task_id]
             if not self.workflows[new.workflow_id]:
                 del self.workflows[new.workflow_id]
+        if self.is_holder(new):
+            assert new.unique is not None
+            del self.unique[new.unique.id]
+
+    def is_holder(self, new: NewTask) -> bool:
+        """Whether it is the newest task of its unique id."""
+        row = None if new.unique is None else self.unique.get(new.unique.id)
+        return row is not None and row.task_id == new.id
 
     def wait(self, row: WaitingRow) -> None:
         self.waiting[row.id] = row

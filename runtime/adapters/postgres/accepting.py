@@ -19,7 +19,7 @@ from runtime.adapters.postgres.linking import link
 from runtime.adapters.postgres.queries import SQL
 from runtime.adapters.postgres.rows import folded, text_array, unless_empty, uuid_of
 from runtime.adapters.postgres.translate import ContentRefused, TryAgain, repeated, translated
-from runtime.core.task import Acceptance, Duplicate, KeyReused, NewTask, Refused, Stored, Undone
+from runtime.core.task import Acceptance, Duplicate, KeyReused, NewTask, NotUnique, Refused, Stored, Undone
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -71,14 +71,14 @@ class Accepting:
         if len(group) == 1:
             return [Refused(detail)]
         async with self._connections.accept.session(len(group)) as session:
-            bad = await _refused_among(session, range(len(group)), group)
+            bad = await refused_among(session, range(len(group)), group)
             if not bad:  # all fine one by one: what was refused is the batch as such
                 return [Refused(detail)] * len(group)
             good = [task for place, task in enumerate(group) if place not in bad]
             async with session.trial():
                 plan = Plan([good])
                 judged = plan.judge(await insert(session, plan.leaders)) if good else []
-        others = iter(_undone(judged[0] or [], good) if judged else ())
+        others = iter(undone(judged[0] or [], good) if judged else ())
         return [Refused(bad[place]) if place in bad else next(others, _UNDONE) for place in range(len(group))]
 
 
@@ -140,7 +140,7 @@ class _FallenError(Exception):
         self.judged = judged
 
 
-async def _refused_among(session: Session, places: Sequence[int], group: Group) -> dict[int, str]:
+async def refused_among(session: Session, places: Sequence[int], group: Group) -> dict[int, str]:
     """Which rows are refused, with what PostgreSQL says; by halving, each half tried and taken back."""
     try:
         with translated():
@@ -150,8 +150,8 @@ async def _refused_among(session: Session, places: Sequence[int], group: Group) 
         if len(places) == 1:
             return {places[0]: refused.detail}
         half = len(places) // 2
-        first = await _refused_among(session, places[:half], group)
-        return first | await _refused_among(session, places[half:], group)
+        first = await refused_among(session, places[:half], group)
+        return first | await refused_among(session, places[half:], group)
     return {}
 
 
@@ -187,10 +187,10 @@ async def insert(session: Session, tasks: Sequence[NewTask]) -> Found:
         [task.tenant for task in keyed],
         [task.idempotency_key for task in keyed],
     )
-    return Found(None, stored, *_by_id_and_key(existing))
+    return Found(None, stored, *by_id_and_key(existing))
 
 
-def _by_id_and_key(
+def by_id_and_key(
     rows: Sequence[asyncpg.Record],
 ) -> tuple[dict[UUID, Stored], dict[Key, tuple[UUID, bytes]]]:
     by_id: dict[UUID, Stored] = {}
@@ -289,7 +289,7 @@ class Plan:
             answer = [self._judge_one(task, found) for task in group]
             if falls(answer):
                 fallen.update(task.id for task in group)
-                answer = _undone(answer, group)
+                answer = undone(answer, group)
             answers.append(answer)
         return answers
 
@@ -315,7 +315,7 @@ class Plan:
                     _missing(task, missing) or one
                     for task, one in zip(group, judged[place] or (), strict=True)
                 ]
-                answers[place] = _undone(met, group)
+                answers[place] = undone(met, group)
         return answers
 
     def _leader(self, task: NewTask) -> NewTask:
@@ -334,7 +334,7 @@ class Plan:
 
 
 def falls(answer: Sequence[Acceptance]) -> bool:
-    return any(isinstance(one, KeyReused | Refused) for one in answer)
+    return any(isinstance(one, KeyReused | NotUnique | Refused) for one in answer)
 
 
 def _missing(task: NewTask, missing: set[UUID]) -> Refused | None:
@@ -344,7 +344,7 @@ def _missing(task: NewTask, missing: set[UUID]) -> Refused | None:
     return None
 
 
-def _undone(answer: Sequence[Acceptance], group: Group) -> list[Acceptance]:
+def undone(answer: Sequence[Acceptance], group: Group) -> list[Acceptance]:
     """The answers of a group that falls: what was there before stays, what would be new is undone."""
     ids = {task.id for task in group}
     return [

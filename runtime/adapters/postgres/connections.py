@@ -290,12 +290,13 @@ class Connections:
 
     def __init__(self, dsn: str, *, answer_s: float = ANSWER_S, session: type[Session] = Session) -> None:
         self.accept = Line(dsn, "accept", 2, BY_KEY, answer_s, session)
+        self.unique = Line(dsn, "unique", 1, BY_KEY, answer_s, session)  # dialled by the first unique task
         self.claim = Line(dsn, "claim", 2, BY_KEY, answer_s, session)
         self.settle = Line(dsn, "settle", 2, BY_KEY, answer_s, session)
         self.read = Line(dsn, "read", 4, BY_KEY, answer_s, session)
         self.sweep = Line(dsn, "sweep", 2, {}, max(SWEEP_S, answer_s), session)
         self.forget = Line(dsn, "forget", 1, BY_KEY, max(SWEEP_S, answer_s), session)
-        self._all = (self.accept, self.claim, self.settle, self.read, self.sweep, self.forget)
+        self._all = (self.accept, self.unique, self.claim, self.settle, self.read, self.sweep, self.forget)
 
     async def check(self, schema_min: int, schema_max: int) -> None:
         """Raises SettingsError: server too old, transactions pooled, schema too old or too new."""

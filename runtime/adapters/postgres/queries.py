@@ -32,6 +32,13 @@ class Queries:
     # accept.sql
     accept: Query
     existing: Query
+    # unique.sql
+    unique_lock: Query
+    unique_hold: Query
+    unique_holders: Query
+    unique_replace: Query
+    unique_bind: Query
+    unique_free: Query
     # claim.sql
     claim: Query
     pull: Query

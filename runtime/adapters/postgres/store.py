@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from runtime.adapters.postgres.accepting import Accepting
 from runtime.adapters.postgres.claiming import Claiming
 from runtime.adapters.postgres.connections import ANSWER_S, Connections, Session
 from runtime.adapters.postgres.control import Control
@@ -18,6 +17,7 @@ from runtime.adapters.postgres.repairing import Repairing
 from runtime.adapters.postgres.rows import uuid_of
 from runtime.adapters.postgres.schedules import Schedules
 from runtime.adapters.postgres.settling import Settling
+from runtime.adapters.postgres.unique import Uniques
 from runtime.adapters.postgres.views import PostgresCoordinator
 from runtime.adapters.postgres.workflows import Workflows
 
@@ -34,7 +34,7 @@ _PLACED_MAX: Final = 500
 
 
 class PostgresStore(
-    Accepting, Claiming, Settling, Keyed, Limits, Repairing, Control, Members, Catalog, Schedules, Workflows
+    Uniques, Claiming, Settling, Keyed, Limits, Repairing, Control, Members, Catalog, Schedules, Workflows
 ):
     """Implements runtime.ports.Store on a migrated database. Belongs to the event loop it was opened in."""
 

@@ -51,6 +51,7 @@ def test_1_only_where_a_task_that_was_waited_for_failed(process: Run, client: Sy
     [("submit",), ("submit", "add", "a"), ("submit", "add", "a:=x"), ("taks",), ("tasks", "--limit", "0"), ("wait",),
      ("submit", "add", "--timeout", "5s"), ("submit", "add", "--delay", "soon"), ("cancel",), ("dead", "purge"),
      ("submit", "add", "--delay", "5s", "--at", "2030-01-01T00:00"), ("cancel", "x", "--all"), ("--nonsense",),
+     ("submit", "add", "--unique-for", "5s"), ("submit", "add", "--unique", "once"),
      ("node", "--http-port", "x"), ("check", "no_such_module"), ("stats", "--url", "nonsense"),
      ("drain",), ("drain", "n1", "--timeout", "5s"), ("locate",), ("views", "--limit", "0")],
     ids=" ".join,
@@ -91,6 +92,14 @@ def test_5_refused(process: Run, client: SyncClient) -> None:
     t = client.submit(task(add, a=1))
     t.result(10)
     assert process("retry", t.id).code == 5
+    window = ("submit", "add", "a:=1", "--unique-key", "exit-5", "--unique-for", "1h", "--unique")
+    first = process(*window, "throttle").out.strip()
+    again = process(*window, "throttle")
+    assert (again.code, again.out.strip()) == (0, first)
+    assert "exists already" in again.err
+    rejected = process(*window, "reject")
+    assert (rejected.code, rejected.out) == (5, "")
+    assert f"noria status {first}" in rejected.err
 
 
 def test_6_wait_timed_out(process: Run, client: SyncClient) -> None:

@@ -83,7 +83,7 @@ def test_what_validates_is_what_is_described() -> None:
     assert set(task["properties"]) == {
         "handler", "payload", "idempotency_key", "actor_key", "limit_key", "priority", "requires", "prefers", "delay_s",
         "run_at", "expires_at", "timeout_s", "max_attempts", "sensitive", "metadata",
-        "depends_on", "on_parent_failure",
+        "unique", "depends_on", "on_parent_failure",
     }  # fmt: skip
     assert task["required"] == ["handler"]
     assert task["additionalProperties"] is False

@@ -202,7 +202,7 @@ async def test_an_unknown_handler_names_the_nearest(http: Http) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "pointer"),
     [
-        ("unique", {}, "#/unique"),
+        ("unique", {}, "#/unique/mode"),
         ("idempotencykey", "k", "#/idempotencykey"),
         ("handler", "Add", "#/handler"),
         ("handler", "1add", "#/handler"),

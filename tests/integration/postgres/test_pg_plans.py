@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -30,6 +31,7 @@ from runtime.core.task import (
     Take,
     TaskFilter,
 )
+from runtime.core.unique import Sole, Unique
 from tests.support.factories import new_task
 from tests.support.measured_session import Cost, MeasuredSession
 
@@ -41,7 +43,17 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(180)
 
-TABLES: Final = ("lease", "band", "task", "waiting", "running", "outcome", "attempt", "handler")
+TABLES: Final = (
+    "lease",
+    "band",
+    "task",
+    "waiting",
+    "running",
+    "outcome",
+    "attempt",
+    "handler",
+    "unique_task",
+)
 ENDED: Final = 120_000
 PAUSED: Final = 60_000
 LATER: Final = 20_000
@@ -142,6 +154,8 @@ async def everything(scene: Scene, rows: int, known: str = "k") -> None:
     await store.accept([[task] for task in keyed])
     await store.accept([[new_task(band, key=task.idempotency_key)] for task in keyed])  # all are there
     await store.accept([[new_task(band, key=f"{known}{2 * n}")] for n in range(1, rows)])
+    for rule in (Unique(mode="replace"), Unique(mode="replace"), Unique(mode="existing")):
+        await store.accept([[new_task(band, unique=Sole(UUID(int=n), rule))] for n in range(rows)])
     await store.accept(scene.batch(rows, born_on=me))
     pulled = await store.pull([Take(band.id, rows)], me)
     assert len(pulled) == rows
@@ -214,6 +228,11 @@ async def test_the_cost_of_a_row_does_not_depend_on_what_else_is_there(scene: Sc
         "cancel_waiting",
         "replay",
         "purge",
+        "unique_lock",
+        "unique_hold",
+        "unique_holders",
+        "unique_replace",
+        "unique_bind",
     }
     expensive = {
         (name, cost)

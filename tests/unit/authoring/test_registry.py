@@ -122,6 +122,7 @@ def test_catalog_entries_change_their_digest_with_schema_and_defaults_only() -> 
         "give_up_on": ["UnicodeError"],
         "retry_on": [],
         "rate_limit": None,
+        "unique": None,
         "read_only": False,
     }
 

@@ -77,5 +77,13 @@ WITH picked AS MATERIALIZED (
     DELETE FROM noria.attempt a USING picked p WHERE a.id = p.id
 ), gone_tasks AS (
     DELETE FROM noria.task t USING picked p WHERE t.id = p.id
+), free AS MATERIALIZED (
+    SELECT u.id
+      FROM picked p
+      JOIN noria.unique_task u ON u.task_id = p.id
+     ORDER BY u.id
+       FOR UPDATE OF u SKIP LOCKED
+), gone_unique AS (
+    DELETE FROM noria.unique_task u USING free f WHERE u.id = f.id
 )
 SELECT id FROM gone;

@@ -69,6 +69,8 @@ WITH looked AS MATERIALIZED (
       JOIN noria.task t ON t.id = k.id
      WHERE k.finished_at < statement_timestamp() - $3 * interval '1 second'
        AND (t.idempotency_key IS NULL OR t.created_at < statement_timestamp() - $4 * interval '1 second')
+       AND NOT EXISTS (SELECT FROM noria.unique_task u
+                        WHERE u.task_id = k.id AND u.kept_until > statement_timestamp())
      ORDER BY o.id
      LIMIT $5
        FOR UPDATE OF o SKIP LOCKED
@@ -81,7 +83,7 @@ SELECT ARRAY(SELECT id FROM picked ORDER BY id) AS picked,
 -- name: forget
 -- $1 ids uuid[]
 -- Their outcomes are locked. In a statement of its own: it must see the children that came until then, for which
--- results are kept.
+-- results are kept. A unique id goes with its task, unless it is just being given to the next one.
 WITH gone AS MATERIALIZED (
     DELETE FROM noria.outcome o USING unnest($1::uuid[]) AS i(id)
      WHERE o.id = i.id AND NOT EXISTS (SELECT FROM noria.dependence d WHERE d.parent = i.id)
@@ -90,6 +92,14 @@ WITH gone AS MATERIALIZED (
     DELETE FROM noria.attempt a USING gone g WHERE a.id = g.id
 ), gone_tasks AS (
     DELETE FROM noria.task t USING gone g WHERE t.id = g.id
+), free AS MATERIALIZED (
+    SELECT u.id
+      FROM gone g
+      JOIN noria.unique_task u ON u.task_id = g.id
+     ORDER BY u.id
+       FOR UPDATE OF u SKIP LOCKED
+), gone_unique AS (
+    DELETE FROM noria.unique_task u USING free f WHERE u.id = f.id
 )
 SELECT count(*) AS gone FROM gone;
 
