@@ -26,7 +26,7 @@ from node.observing import Observing
 from node.waiting import waits_for
 from runtime.core.messages import CancelRequested
 from runtime.core.schedule import ScheduleSpec
-from runtime.core.task import State, TaskView
+from runtime.core.task import Lane, State, TaskView
 from runtime.core.view import View
 from runtime.errors import AskError, AskTimeout, Unavailable
 from runtime.ports import Objects, Store
@@ -104,6 +104,12 @@ class NodeService:
 
     async def retry(self, task_id: UUID) -> TaskView:
         view = await self.store.replay(task_id)
+        self.nudge()
+        return view
+
+    async def prioritize(self, task_id: UUID, lane: Lane) -> TaskView:
+        view = await self.store.prioritize(task_id, lane)
+        await self._world.bands.refresh()
         self.nudge()
         return view
 

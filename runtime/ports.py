@@ -27,6 +27,7 @@ from runtime.core.task import (
     Census,
     Claim,
     HandlerEntry,
+    Lane,
     NewTask,
     NodeView,
     Orphan,
@@ -184,6 +185,16 @@ class TaskControl(Protocol):
         self, which: TaskFilter, limit: int, *, dry_run: bool = False
     ) -> tuple[int, int]:
         """(matched, changed) of at most `limit` tasks that are not final."""
+        ...
+
+    async def prioritize(self, task_id: UUID, lane: Lane) -> TaskView:
+        """Let a waiting task wait in this lane from now on, until it is replayed. Raises TaskNotFound, WrongState."""
+        ...
+
+    async def prioritize_matching(
+        self, which: TaskFilter, limit: int, *, lane: Lane, dry_run: bool = False
+    ) -> tuple[int, int]:
+        """(matched, changed) of at most `limit` tasks that wait in another lane."""
         ...
 
     async def replay(self, task_id: UUID) -> TaskView:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
     "Run": (run.dev, run.node, run.check, run.migrate, new.new),
     "Tasks": (
-        submit.submit, tasks.status, tasks.wait, tasks.result, tasks.cancel, tasks.retry, tasks.list_tasks, dead.dead,
+        submit.submit, tasks.status, tasks.wait, tasks.result, tasks.cancel, tasks.retry, tasks.task, tasks.list_tasks,
+        dead.dead,
     ),
     "Workflows": (workflow.workflow,),
     "Schedules": (schedule.schedules, schedule.schedule),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -111,9 +112,17 @@ def no_filter_beside_ids(filtered: Filter, *, everything: bool, dry_run: bool) -
 
 
 def act(
-    action: str, done: str, filtered: Filter, *, everything: bool, dry_run: bool, yes: bool, as_json: bool
+    action: str,
+    done: str,
+    filtered: Filter,
+    *,
+    everything: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    priority: Any = None,
 ) -> int:
-    """Count what matches, ask, do it. `action` is cancel, replay or purge."""
+    """Count what matches, ask, do it. `action` is cancel, replay, purge or prioritize (with the `priority`)."""
     from node.cli import render  # noqa: PLC0415 - not needed for --help
 
     if not filtered and not everything:
@@ -122,7 +131,13 @@ def act(
         raise click.UsageError("--all and filters exclude each other")
 
     async def once(client: Client, *, dry: bool) -> Changed:
-        method = {"cancel": client.cancel_matching, "replay": client.replay, "purge": client.purge}[action]
+        methods: dict[str, Callable[..., Awaitable[Changed]]] = {
+            "cancel": client.cancel_matching,
+            "replay": client.replay,
+            "purge": client.purge,
+            "prioritize": partial(client.prioritize_matching, priority),
+        }
+        method = methods[action]
         return await method(everything=everything, dry_run=dry, **filtered)
 
     matched = with_client(lambda client: once(client, dry=True)).matched

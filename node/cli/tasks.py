@@ -102,6 +102,44 @@ def _cancelled(info: TaskInfo) -> str:
     return "running; asked to end" if asked else f"{info.state}"
 
 
+@click.group(short_help="Change waiting tasks.")
+def task() -> None:
+    """Change tasks that wait."""
+
+
+@task.command("priority", short_help="Give waiting tasks another priority.")
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.argument("level", metavar="LEVEL", type=click.Choice(["high", "medium", "low"]))
+@select.options()
+@select.bulk_options
+@JSON
+@reaches_node
+def priority(
+    ids: tuple[str, ...],
+    level: str,
+    *,
+    everything: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    **said: Any,
+) -> int:
+    """Give the waiting tasks ID, or all waiting ones that match, the priority LEVEL (high, medium or low), at once.
+
+    \b
+      noria task priority 0192f0c1-… high
+      noria task priority low --handler report
+    """
+    which = select.which(said)
+    if not ids:
+        return select.act(
+            "prioritize", f"now {level}", which,
+            everything=everything, dry_run=dry_run, yes=yes, as_json=as_json, priority=level,
+        )  # fmt: skip
+    select.no_filter_beside_ids(which, everything=everything, dry_run=dry_run)
+    return _each(ids, "prioritize", lambda info: f"{info.state}, {info.priority}", level, as_json=as_json)
+
+
 @click.command(short_help="Run failed or cancelled tasks again.")
 @IDS
 @JSON
@@ -115,7 +153,9 @@ def retry_each(ids: Sequence[str], *, as_json: bool) -> int:
     return _each(ids, "retry", lambda info: f"{info.state}; follow it: noria wait {info.id}", as_json=as_json)
 
 
-def _each(ids: Sequence[str], action: str, story: Callable[[TaskInfo], str], *, as_json: bool) -> int:
+def _each(
+    ids: Sequence[str], action: str, story: Callable[[TaskInfo], str], *values: str, as_json: bool
+) -> int:
     """One request per id. Goes on after a refusal; the exit code is that of the first one."""
     from node.cli import render  # noqa: PLC0415 - not needed for --help
     from node.client import ClientError, NotFound, Refused  # noqa: PLC0415 - not needed for --help
@@ -124,7 +164,7 @@ def _each(ids: Sequence[str], action: str, story: Callable[[TaskInfo], str], *, 
         met: list[TaskInfo | ClientError] = []
         for task_id in ids:
             try:
-                met.append(await getattr(client, action)(task_id))
+                met.append(await getattr(client, action)(task_id, *values))
             except (NotFound, Refused) as exc:
                 met.append(exc)
         return met

@@ -24,6 +24,7 @@ from node.client.workflows import Workflows
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
+    from actors.authoring.options import Priority
     from node.client.filters import Filter
     from node.client.transport import Answer, Transport
 
@@ -71,6 +72,11 @@ class Operations(Schedules, Workflows):
         return _task(
             await self._transport.call("POST", task_path(task_id, "/retry"), repeat=Repeat.IF_UNDONE)
         )
+
+    async def prioritize(self, task_id: str, priority: Priority) -> TaskInfo:
+        """Give a waiting task another priority. Raises Refused where it runs or has ended."""
+        body = orjson.dumps({"priority": priority})
+        return _task(await self._transport.call("PATCH", task_path(task_id), body=body))
 
     async def raw_result(self, task_id: str) -> tuple[bytes, str]:
         """The stored result and its content type. Raises Refused while there is none, ResultExpired, NotFound."""
@@ -130,6 +136,14 @@ class Operations(Schedules, Workflows):
         """Cancel every task that matches; without any filter only if `everything` says that it is meant."""
         return await self._act("POST", "/v1/tasks/cancel", which, everything=everything, dry_run=dry_run)
 
+    async def prioritize_matching(
+        self, priority: Priority, *, everything: bool = False, dry_run: bool = False, **which: Unpack[Filter]
+    ) -> Changed:
+        """Give every waiting task that matches this priority."""
+        return await self._act(
+            "POST", "/v1/tasks/priority", which, everything=everything, dry_run=dry_run, priority=priority
+        )
+
     async def replay(
         self, *, everything: bool = False, dry_run: bool = False, **which: Unpack[Filter]
     ) -> Changed:
@@ -143,14 +157,21 @@ class Operations(Schedules, Workflows):
         return await self._act("DELETE", "/v1/dead", which, everything=everything, dry_run=dry_run)
 
     async def _act(
-        self, method: str, path: str, which: Mapping[str, Any], *, everything: bool, dry_run: bool
+        self,
+        method: str,
+        path: str,
+        which: Mapping[str, Any],
+        *,
+        everything: bool,
+        dry_run: bool,
+        **more: str,
     ) -> Changed:
-        body: dict[str, Any] = {"filter": filters.body(which), "dry_run": dry_run}
+        body: dict[str, Any] = {"filter": filters.body(which), "dry_run": dry_run, **more}
         if everything:
             body["all"] = True
         answer = await self._transport.call(method, path, body=orjson.dumps(body))
-        more = bool(_object(answer).get("more"))
-        return Changed(_field(answer, "matched", int), _field(answer, "changed", int), more)
+        goes_on = bool(_object(answer).get("more"))
+        return Changed(_field(answer, "matched", int), _field(answer, "changed", int), goes_on)
 
     # -- handlers and nodes
 

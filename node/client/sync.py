@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
     from types import TracebackType
 
+    from actors.authoring.options import Priority
     from actors.authoring.task import Task, TaskOptions
     from node.client.client import Named
     from node.client.downloading import Downloaded
@@ -239,6 +240,16 @@ class SyncClient(SyncSchedules, SyncWorkflows):
 
     def retry(self, task_id: str) -> TaskInfo:
         return self._run(self._client.retry(task_id))
+
+    def prioritize(self, task_id: str, priority: Priority) -> TaskInfo:
+        return self._run(self._client.prioritize(task_id, priority))
+
+    def prioritize_matching(
+        self, priority: Priority, *, everything: bool = False, dry_run: bool = False, **which: Unpack[Filter]
+    ) -> Changed:
+        return self._run(
+            self._client.prioritize_matching(priority, everything=everything, dry_run=dry_run, **which)
+        )
 
     def raw_result(self, task_id: str) -> tuple[bytes, str]:
         return self._run(self._client.raw_result(task_id))

@@ -32,6 +32,7 @@ BATCH_TASKS_MAX: Final = 10_000
 BATCH_BYTES_MAX: Final = 16 << 20
 TASK_BYTES_MAX: Final = PAYLOAD_BYTES_MAX + (64 << 10)  # a payload, and what stands around it
 BULK_BYTES_MAX: Final = 1 << 20
+CHANGE_BYTES_MAX: Final = 4096
 IDS_MAX: Final = 10_000
 PAGE_MAX: Final = 500
 PAGE_DEFAULT: Final = 50
@@ -335,12 +336,26 @@ class Filter(_Filter, total=False):
 
 
 @with_config(_STRICT)
+class TaskChange(TypedDict):
+    """What may be changed of a task that waits."""
+
+    priority: Priority
+
+
+@with_config(_STRICT)
 class BulkRequest(TypedDict):
     """An action on every task that matches; without a condition only if `all` says that this is meant."""
 
     filter: NotRequired[Filter]
     all: NotRequired[bool]
     dry_run: NotRequired[Annotated[bool, Field(description="Count what matches, change nothing.")]]
+
+
+@with_config(_STRICT)
+class PriorityRequest(BulkRequest):
+    """The priority that every waiting task that matches is to have."""
+
+    priority: Priority
 
 
 # -- parameters (they come as text, so they are converted) ------------------------------------------
@@ -447,6 +462,8 @@ class TenantsQuery(TypedDict, total=False):
 TASK: Final = TypeAdapter(TaskRequest)
 BATCH: Final = TypeAdapter(BatchRequest)
 BULK: Final = TypeAdapter(BulkRequest)
+TASK_CHANGE: Final = TypeAdapter(TaskChange)
+PRIORITY: Final = TypeAdapter(PriorityRequest)
 SCHEDULE: Final = TypeAdapter(ScheduleRequest)
 TENANT: Final = TypeAdapter(TenantRequest)
 WORKFLOW: Final = TypeAdapter(WorkflowRequest)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
+from actors.authoring.options import LANES
 from node.http import models, schemas, views
 from node.http.auth import Scope
 from node.http.filters import filter_of, page_of
@@ -30,6 +32,13 @@ async def cancel_tasks(call: Call) -> web.Response:
     return await _act(call, call.service.store.cancel_matching)
 
 
+async def prioritize_tasks(call: Call) -> web.Response:
+    with call.admitted():
+        request = validate(models.PRIORITY, parse(await call.body()))
+    action = partial(call.service.store.prioritize_matching, lane=LANES[request["priority"]])
+    return await _do(call, request, action)
+
+
 async def replay_dead(call: Call) -> web.Response:
     return await _act(call, call.service.store.replay_matching, comes_back=True)
 
@@ -48,9 +57,15 @@ async def list_dead(call: Call) -> web.Response:
 
 
 async def _act(call: Call, action: _Action, *, comes_back: bool = False) -> web.Response:
-    """`comes_back`: what was changed may match again soon (a replayed task that fails at once)."""
+    """What the body asks for. `comes_back`: what was changed may match again soon (a replayed task that fails at once)."""
     with call.admitted():
         request = validate(models.BULK, parse(await call.body()))
+    return await _do(call, request, action, comes_back=comes_back)
+
+
+async def _do(
+    call: Call, request: models.BulkRequest, action: _Action, *, comes_back: bool = False
+) -> web.Response:
     which = filter_of(request.get("filter", {}), call.principal, "#/filter/")
     if which.empty and not request.get("all"):
         detail = "has no condition; give all: true if every task is meant"
@@ -91,6 +106,18 @@ ROUTES: Final = (
         handle=cancel_tasks,
         summary="Cancel every task that matches and is not final.",
         body=models.BulkRequest,
+        body_max=models.BULK_BYTES_MAX,
+        answers=_ANSWERS,
+        problems=_PROBLEMS,
+    ),
+    Route(
+        method="POST",
+        path="/v1/tasks/priority",
+        scope=Scope.OPS,
+        tag="tasks",
+        handle=prioritize_tasks,
+        summary="Give every waiting task that matches this priority, at once.",
+        body=models.PriorityRequest,
         body_max=models.BULK_BYTES_MAX,
         answers=_ANSWERS,
         problems=_PROBLEMS,

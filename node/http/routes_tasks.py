@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from actors.authoring.options import LANES
 from node.http import models, results, schemas, specs, views
 from node.http.admission import demand_room
 from node.http.auth import Scope
 from node.http.filters import filter_of, page_of
 from node.http.problems import Problem
-from node.http.reading import summary
+from node.http.reading import parse, summary, validate
 from node.http.route import LIST_QUERY, WAIT_QUERY, Answer, Call, Route
 from runtime.core.task import Duplicate, KeyReused, NotUnique, Refused, State
 from runtime.errors import InvalidInput, Unavailable
@@ -171,6 +172,15 @@ async def retry_task(call: Call) -> web.Response:
     return views.json_response(views.task_json(await call.service.retry(task_id), call.service), 202)
 
 
+async def change_task(call: Call) -> web.Response:
+    task_id = call.task_id()
+    with call.admitted():
+        change = validate(models.TASK_CHANGE, parse(await call.body()))
+    await _visible(call, task_id)
+    view = await call.service.prioritize(task_id, LANES[change["priority"]])
+    return views.json_response(views.task_json(view, call.service))
+
+
 async def _visible(call: Call, task_id: UUID) -> TaskView:
     """The task, if it is the principal's. Raises Problem('task-not-found')."""
     view = await call.service.store.get(task_id)
@@ -260,6 +270,27 @@ ROUTES: Final = (
         problems=("task-not-found", "invalid-request"),
         scope=Scope.TASKS_READ,
         tag="tasks",
+    ),
+    Route(
+        method="PATCH",
+        path="/v1/tasks/{id}",
+        scope=Scope.TASKS_WRITE,
+        tag="tasks",
+        handle=change_task,
+        summary="Give a waiting task another priority.",
+        body=models.TaskChange,
+        body_max=models.CHANGE_BYTES_MAX,
+        answers={200: _TASK},
+        problems=(
+            "malformed-json",
+            "request-timeout",
+            "too-large",
+            "unsupported-media-type",
+            "invalid-request",
+            "task-not-found",
+            "wrong-state",
+            "overloaded",
+        ),
     ),
     Route(
         method="GET",

@@ -16,7 +16,7 @@ from actors.intake import TaskSpec
 from node.http.cluster import Load
 from node.http.stats import TenantRow
 from runtime.core.schedule import ScheduleSpec
-from runtime.core.task import Acceptance, Band, NewTask, TaskView
+from runtime.core.task import Acceptance, Band, Lane, NewTask, TaskView
 from runtime.core.view import View
 from runtime.ports import Objects, Store
 
@@ -96,6 +96,10 @@ class Service(Protocol):
         ...
 
     async def retry(self, task_id: UUID) -> TaskView: ...
+
+    async def prioritize(self, task_id: UUID, lane: Lane) -> TaskView:
+        """As TaskControl.prioritize, and this node looks at that lane at once."""
+        ...
 
     async def check_schedule(self, spec: ScheduleSpec) -> datetime:
         """The first time at which it will fire. Raises InvalidInput with pointers into the request."""

@@ -458,6 +458,7 @@ class TaskFilter:
     created_after: datetime | None = None
     created_before: datetime | None = None
     error_type: str | None = None
+    not_lane: Lane | None = None  # waits in another lane
 
     @property
     def empty(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
+    from runtime.adapters.memory.names import Names
     from runtime.adapters.memory.tables import Tables
+    from runtime.core.task import Lane
 
 
 def cancel(tables: Tables, task_id: UUID, now: datetime) -> None:
@@ -29,6 +32,20 @@ def cancel(tables: Tables, task_id: UUID, now: datetime) -> None:
         running.cancel_requested_at = running.cancel_requested_at or now
     elif task_id not in tables.tasks:
         raise TaskNotFound(f"no task {task_id}")
+
+
+def prioritize(tables: Tables, names: Names, task_id: UUID, lane: Lane, now: datetime) -> None:
+    """Raises TaskNotFound, WrongState."""
+    waiting = tables.waiting.get(task_id)
+    if waiting is not None:
+        [band] = names.intern([replace(names.band(waiting.band).key, lane=lane)])
+        tables.move_to_band(task_id, band.id)
+        return
+    if task_id not in tables.tasks:
+        raise TaskNotFound(f"no task {task_id}")
+    outcome = tables.outcomes.get(task_id)
+    state = _state(tables, task_id, now) if outcome is None else outcome.status.state
+    raise WrongState(f"task {task_id} is {state}; only waiting tasks can be given another priority", state)
 
 
 def replay(tables: Tables, ids: Sequence[UUID], now: datetime) -> None:

@@ -11,6 +11,7 @@ from runtime.core.task import (
     AttemptView,
     BandCount,
     Census,
+    Lane,
     Page,
     State,
     Status,
@@ -75,7 +76,8 @@ class Reader:
             crashes=row.crashes,
             reason=row.reason,
             suspect=row.band < 0,
-            unbound=abs(row.band) != task.new.band,
+            unbound=self.names.band(row.band).requires != self.names.band(task.new.band).requires,
+            lane=self.names.band(row.band).lane,
             due=None if row.open_parents is not None else row.due,
             open_parents=row.open_parents or 0,
         )
@@ -88,6 +90,7 @@ class Reader:
             failures=row.failures,
             crashes=row.crashes,
             suspect=row.alone,
+            lane=self.names.band(row.band).lane,
             node=self.leases.node_of(row.incarnation),
             started_at=row.started_at,
             cancel_requested_at=row.cancel_requested_at,
@@ -109,14 +112,15 @@ class Reader:
             error=row.error,
         )
 
-    def _view(self, task: TaskRow, **of_state: object) -> TaskView:
+    def _view(self, task: TaskRow, lane: Lane | None = None, **of_state: object) -> TaskView:
+        """`lane`: that it waits or runs in now."""
         new = task.new
         band = self.names.band(new.band)
         return TaskView(
             id=new.id,
             tenant=new.tenant,
             handler=band.handler,
-            lane=band.lane,
+            lane=band.lane if lane is None else lane,
             slot=new.slot,
             max_attempts=new.max_attempts,
             timeout_s=new.timeout_s,
@@ -175,6 +179,7 @@ class Reader:
             and which.handler in (None, self.names.band(new.band).handler)
             and (not which.states or self.state_of(task_id) in which.states)
             and which.error_type in (None, self._error_type(task_id))
+            and (which.not_lane is None or self.existing(task_id).lane is not which.not_lane)
         )
 
     def _error_type(self, task_id: UUID) -> str | None:
@@ -204,6 +209,10 @@ class Reader:
         tables = self.tables
         running = (row.id for row in tables.running.values() if row.cancel_requested_at is None)
         return self._first([*tables.waiting, *running], which, limit)
+
+    def waiting(self, which: TaskFilter, limit: int) -> list[UUID]:
+        """Those of `which` that wait; oldest first."""
+        return self._first([*self.tables.waiting], which, limit)
 
     def dead_letters(self, which: TaskFilter, limit: int) -> list[UUID]:
         """Failed tasks of `which`, and cancelled ones if its states say so; oldest first."""

@@ -7,6 +7,7 @@ survives the process.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         Census,
         Claim,
         HandlerEntry,
+        Lane,
         NewTask,
         NodeView,
         Orphan,
@@ -178,6 +180,20 @@ class MemoryStore:
             return len(matching), 0
         for task_id in matching:
             control.cancel(self._tables, task_id, self._now())
+        return len(matching), len(matching)
+
+    async def prioritize(self, task_id: UUID, lane: Lane) -> TaskView:
+        control.prioritize(self._tables, self._names, task_id, lane, self._now())
+        return self._reader().existing(task_id)
+
+    async def prioritize_matching(
+        self, which: TaskFilter, limit: int, *, lane: Lane, dry_run: bool = False
+    ) -> tuple[int, int]:
+        matching = self._reader().waiting(replace(which, not_lane=lane), limit)
+        if dry_run:
+            return len(matching), 0
+        for task_id in matching:
+            control.prioritize(self._tables, self._names, task_id, lane, self._now())
         return len(matching), len(matching)
 
     async def replay(self, task_id: UUID) -> TaskView:

@@ -7,6 +7,7 @@ the indexes are always in step. Nothing here decides, reads a clock or refuses.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -132,6 +133,12 @@ class Tables:
             if not self.limited[row.band, row.limiter]:
                 del self.limited[row.band, row.limiter]
         return row
+
+    def move_to_band(self, task_id: UUID, band: int) -> None:
+        """A positive band; suspects stay among suspects."""
+        row = self.unwait(task_id)
+        lane = None if row.lane is None else self.lane_of(band)
+        self.wait(replace(row, band=band if row.band > 0 else -band, lane=lane))
 
     def run(self, row: RunningRow) -> None:
         self.running[row.id] = row

@@ -6,15 +6,17 @@ sorted, so that two changes never wait for each other crosswise.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from runtime.adapters.postgres.linking import link_again
+from runtime.adapters.postgres.members import intern
 from runtime.adapters.postgres.queries import SQL, Query
 from runtime.adapters.postgres.reading import Reading
 from runtime.adapters.postgres.rows import uuid_of, uuids_of
-from runtime.adapters.postgres.scanning import dead_letters, unfinished
+from runtime.adapters.postgres.scanning import dead_letters, unfinished, unstarted
 from runtime.adapters.postgres.translate import repeated
-from runtime.core.task import State, Status, TaskFilter, TaskView
+from runtime.core.task import BandKey, Lane, State, Status, TaskFilter, TaskView
 from runtime.errors import TaskNotFound, Unavailable, WrongState
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 _LOOKS: Final = 20  # a row that has moved each time would have been moved by somebody else each time
 _CHUNK: Final = 500  # rows per statement
+_STARTED: Final = frozenset({State.RUNNING, State.SUCCEEDED, State.FAILED, State.CANCELLED})
 _ENDED_UNWELL: Final = (int(Status.FAILED), int(Status.CANCELLED))
 
 
@@ -34,6 +37,28 @@ class Control(Reading):
             if met or view.state.final:
                 return view
         raise Unavailable(f"task {task_id} moved each time it was looked for")
+
+    async def prioritize(self, task_id: UUID, lane: Lane) -> TaskView:
+        for _ in range(_LOOKS):
+            moved = await self._prioritize([task_id], lane)
+            view = await self._existing(task_id)
+            if moved or (view.state not in _STARTED and view.lane is lane):
+                return view
+            if view.state in _STARTED:
+                raise WrongState(
+                    f"task {task_id} is {view.state}; only waiting tasks can be given another priority",
+                    view.state,
+                )
+        raise Unavailable(f"task {task_id} moved each time it was looked for")
+
+    async def prioritize_matching(
+        self, which: TaskFilter, limit: int, *, lane: Lane, dry_run: bool = False
+    ) -> tuple[int, int]:
+        which = replace(which, not_lane=lane)
+        ids = sorted(await self._find(unstarted(which), which, limit))
+        if dry_run:
+            return len(ids), 0
+        return len(ids), sum([len(await self._prioritize(some, lane)) for some in _chunks(ids)])
 
     async def replay(self, task_id: UUID) -> TaskView:
         replayed = await self._replay([task_id], _ENDED_UNWELL)
@@ -108,6 +133,16 @@ class Control(Reading):
             if not left:
                 break
         return changed
+
+    async def _prioritize(self, ids: Sequence[UUID], lane: Lane) -> list[UUID]:
+        """Ids that were moved to this lane."""
+        rows = await self._connections.read.fetch(SQL.waiting_bands, list(ids), lane, rows=len(ids))
+        if not rows:
+            return []
+        await intern(
+            self._connections, [BandKey(row[0], lane, row[1], tuple(row[2]), row[3]) for row in rows]
+        )
+        return await self._change(SQL.prioritize, ids, lane)
 
     async def _change(self, statement: Query, ids: Sequence[UUID], *values: object) -> list[UUID]:
         """Ids that were met."""

@@ -68,23 +68,7 @@ class Catalog:
     _connections: Connections
 
     async def intern(self, keys: Iterable[BandKey]) -> list[Band]:
-        wanted = list(keys)
-        values = unzipped([_columns(key) for key in sorted(set(wanted), key=_columns)], 5)
-        if not wanted:
-            return []
-
-        async def once() -> dict[BandKey, Band]:
-            async with self._connections.read.session() as session:
-                found = await _find_bands(session, values)
-                if len(found) < len(values[0]):
-                    async with session.transaction():
-                        await session.run(SQL.lock_bands)
-                        await session.fetch(SQL.insert_bands, *values)
-                    found = await _find_bands(session, values)
-                return found
-
-        bands = await repeated(once)
-        return [bands[key] for key in wanted]
+        return await intern(self._connections, keys)
 
     async def bands(self, after: int = 0) -> list[Band]:
         return [band_of(row) for row in await self._connections.read.fetch(SQL.bands, after)]
@@ -124,6 +108,27 @@ class Catalog:
             await self._connections.read.fetch(SQL.weigh_tenant_as_usual, tenant)
         else:
             await self._connections.read.fetch(SQL.weigh_tenant, tenant, weight)
+
+
+async def intern(connections: Connections, keys: Iterable[BandKey]) -> list[Band]:
+    """The bands of these keys, made where they did not exist."""
+    wanted = list(keys)
+    values = unzipped([_columns(key) for key in sorted(set(wanted), key=_columns)], 5)
+    if not wanted:
+        return []
+
+    async def once() -> dict[BandKey, Band]:
+        async with connections.read.session() as session:
+            found = await _find_bands(session, values)
+            if len(found) < len(values[0]):
+                async with session.transaction():
+                    await session.run(SQL.lock_bands)
+                    await session.fetch(SQL.insert_bands, *values)
+                found = await _find_bands(session, values)
+            return found
+
+    bands = await repeated(once)
+    return [bands[key] for key in wanted]
 
 
 async def join(session: Session, node: str, lease_s: float, about: Mapping[str, object]) -> int:

@@ -72,6 +72,8 @@ class Queries:
     # control.sql
     cancel_waiting: Query
     cancel_running: Query
+    waiting_bands: Query
+    prioritize: Query
     replay: Query
     purge: Query
     # reading.sql

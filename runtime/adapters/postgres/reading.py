@@ -140,8 +140,8 @@ async def _matching(
 
 
 async def _bands(session: Session, which: TaskFilter) -> Bands:
-    rows = await session.fetch(SQL.bands_of, which.handler, which.tenant)
-    chosen = which.handler is not None or which.tenant is not None
+    rows = await session.fetch(SQL.bands_of, which.handler, which.tenant, which.not_lane)
+    chosen = (which.handler, which.tenant, which.not_lane) != (None, None, None)
     return Bands([row["id"] for row in rows] if chosen else None, sorted({row["tenant"] for row in rows}))
 
 

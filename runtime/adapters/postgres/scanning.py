@@ -57,6 +57,11 @@ def unfinished(which: TaskFilter) -> frozenset[State]:
     return frozenset(which.states or _EVERY_STATE) & {*_WAITING, State.RUNNING}
 
 
+def unstarted(which: TaskFilter) -> frozenset[State]:
+    """What waits, of the states that the filter allows."""
+    return frozenset(which.states or _EVERY_STATE) & _WAITING.keys()
+
+
 def dead_letters(which: TaskFilter) -> frozenset[State]:
     """Failed tasks; cancelled ones if the filter's states say so."""
     return frozenset(which.states or {State.FAILED}) & {State.FAILED, State.CANCELLED}
@@ -86,6 +91,7 @@ def matches(view: TaskView, which: TaskFilter, changing: frozenset[State] | None
         and which.workflow_id in (None, view.workflow_id)
         and (which.created_after is None or view.created_at > which.created_after)
         and (which.created_before is None or view.created_at < which.created_before)
+        and (which.not_lane is None or view.lane is not which.not_lane)
         and (which.error_type is None or (view.error is not None and view.error.type == which.error_type))
     )
 

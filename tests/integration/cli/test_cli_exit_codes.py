@@ -102,6 +102,18 @@ def test_5_refused(process: Run, client: SyncClient) -> None:
     assert f"noria status {first}" in rejected.err
 
 
+def test_waiting_tasks_get_another_priority(process: Run, client: SyncClient) -> None:
+    t = client.submit(task(add, a=1).options(run_at=LATER))
+    assert process("task", "priority", t.id, "high").err.strip() == f"{t.id}  scheduled, high"
+    done = process("task", "priority", "low", "--handler", "add", "--yes", "--json")
+    assert (done.code, client.get(t.id).priority) == (0, "low")
+    assert done.json["changed"] == done.json["matched"] >= 1
+    assert process("task", "priority", "low").code == 2
+    assert process("task", "priority", t.id, "urgent").code == 2
+    t.cancel()
+    assert process("task", "priority", t.id, "high").code == 5
+
+
 def test_6_wait_timed_out(process: Run, client: SyncClient) -> None:
     t = client.submit(task(add, a=1).options(run_at=LATER))
     done = process("wait", t.id, "--timeout", "200ms")

@@ -171,6 +171,9 @@ async def everything(scene: Scene, rows: int, known: str = "k") -> None:
         await store.settle([*scene.ends(claims[:half], FAILURE), *scene.ends(claims[half:], RETRY)])
     )
     failed, retried = ([claim.id for claim in some] for some in (claims[:half], claims[half:]))
+    lane = Lane.LOW if rows == BATCH else Lane.HIGH
+    await store.prioritize_matching(TaskFilter(ids=tuple(retried)), rows, lane=lane)
+    await store.prioritize_matching(TaskFilter(ids=tuple(retried)), rows, lane=Lane.MEDIUM)
     await store.cancel(retried[-1])
     await store.cancel_matching(TaskFilter(ids=tuple(retried)), rows)
     await store.replay_matching(TaskFilter(ids=tuple(failed), states=(State.FAILED,)), rows)
@@ -228,6 +231,8 @@ async def test_the_cost_of_a_row_does_not_depend_on_what_else_is_there(scene: Sc
         "cancel_waiting",
         "replay",
         "purge",
+        "waiting_bands",
+        "prioritize",
         "unique_lock",
         "unique_hold",
         "unique_holders",

@@ -25,9 +25,12 @@ SELECT b.id, b.handler, b.lane, b.tenant, b.requires, b.keyed
 SELECT id, handler, lane, tenant, requires, keyed FROM noria.band WHERE id > $1 ORDER BY id;
 
 -- name: bands_of
--- $1 handler text, $2 tenant text
+-- $1 handler text, $2 tenant text, $3 not_lane smallint
 -- Null means any.
-SELECT id, tenant FROM noria.band WHERE ($1::text IS NULL OR handler = $1) AND ($2::text IS NULL OR tenant = $2);
+SELECT id, tenant
+  FROM noria.band
+ WHERE ($1::text IS NULL OR handler = $1) AND ($2::text IS NULL OR tenant = $2)
+   AND ($3::smallint IS NULL OR lane <> $3);
 
 -- name: publish
 -- $1 names text[], $2 digests text[], $3 schemas text[], $4 defaults text[], $5 sources text[], $6 docs text[]

@@ -31,6 +31,28 @@ WITH picked AS MATERIALIZED (
 )
 SELECT id, fresh FROM picked;
 
+-- name: waiting_bands
+-- $1 ids uuid[], $2 not_lane smallint
+SELECT DISTINCT b.handler, b.tenant, b.requires, b.keyed
+  FROM unnest($1::uuid[]) AS i(id)
+  JOIN noria.waiting w ON w.id = i.id
+  JOIN noria.band b ON b.id = abs(w.band)
+ WHERE b.lane <> $2;
+
+-- name: prioritize
+-- $1 ids uuid[], $2 lane smallint
+-- Into bands that are there already. Suspects stay suspects, and what waits for an actor key changes its queue there.
+WITH picked AS MATERIALIZED (
+    SELECT w.id FROM unnest($1::uuid[]) AS i(id) JOIN noria.waiting w ON w.id = i.id ORDER BY w.id FOR UPDATE OF w
+)
+UPDATE noria.waiting w
+   SET band = CASE WHEN w.band < 0 THEN -n.id ELSE n.id END, lane = CASE WHEN w.lane IS NOT NULL THEN n.lane END
+  FROM picked p, noria.band b, noria.band n
+ WHERE w.id = p.id AND b.id = abs(w.band) AND b.lane <> $2
+   AND n.handler = b.handler AND n.lane = $2 AND n.tenant = b.tenant AND n.requires = b.requires
+   AND n.keyed = b.keyed
+RETURNING w.id;
+
 -- name: replay
 -- $1 ids uuid[], $2 statuses smallint[]
 -- The outcome is kept as an attempt row where an attempt had committed it. An expiry that has passed is dropped, or

@@ -6,12 +6,12 @@ SELECT statement_timestamp() AS now;
 
 -- name: views
 -- $1 ids uuid[], $2 with_results boolean, $3 final_only boolean
--- One statement, one snapshot: a task is never seen in two tables, nor in none.
-SELECT t.id, t.tenant, b.handler, b.lane, t.slot, t.max_attempts, t.timeout_s, t.created_at, t.run_at, b.requires,
+-- One statement, one snapshot: a task is never seen in two tables, nor in none. `n` is the band that it is in now.
+SELECT t.id, t.tenant, b.handler, coalesce(n.lane, b.lane) AS lane, t.slot, t.max_attempts, t.timeout_s, t.created_at, t.run_at, b.requires,
        t.prefers, t.idempotency_key, t.actor_key, t.limit_key, t.expires_at, t.metadata, t.created_by, t.trace_context,
        t.workflow_id, t.name AS task_name, t.parents, t.on_parent_failure, w.open_parents,
        w.due, w.due <= statement_timestamp() AS is_due, w.attempt AS next_attempt, w.failures AS w_failures,
-       w.crashes AS w_crashes, w.reason, w.band < 0 AS suspect, abs(w.band) <> t.band AS unbound,
+       w.crashes AS w_crashes, w.reason, w.band < 0 AS suspect, n.requires <> b.requires AS unbound,
        r.attempt AS r_attempt, r.failures AS r_failures, r.crashes AS r_crashes, r.started_at AS r_started_at,
        r.cancel_requested_at, r.progress, r.alone,
        o.status, o.attempt AS o_attempt, o.failures AS o_failures, o.crashes AS o_crashes,
@@ -23,6 +23,7 @@ SELECT t.id, t.tenant, b.handler, b.lane, t.slot, t.max_attempts, t.timeout_s, t
   LEFT JOIN noria.waiting w ON w.id = t.id
   LEFT JOIN noria.running r ON r.id = t.id
   LEFT JOIN noria.outcome o ON o.id = t.id
+  LEFT JOIN noria.band n ON n.id = abs(coalesce(w.band, r.band))
   LEFT JOIN noria.lease l ON l.incarnation = coalesce(r.incarnation, o.incarnation)
  WHERE NOT $3 OR o.id IS NOT NULL;
 
