@@ -1,5 +1,5 @@
-"""All benchmarks: `python -m bench [PART…]`, where a part is `node`, `peers`, `keyed`, `cluster`, `load`, or a
-workload of `node`."""
+"""All benchmarks: `python -m bench [PART…]`, where a part is `node`, `peers`, `keyed`, `workflows`, `cluster`, `load`, or
+a workload of `node`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from bench import keyed, node
 from bench.beside import beside
 from bench.cluster import cluster
 from bench.load import load
+from bench.workflows import workflows
 
 
 async def main(words: list[str]) -> None:
-    for word in words or ["node", "peers", "keyed", "cluster", "load"]:
+    for word in words or ["node", "peers", "keyed", "workflows", "cluster", "load"]:
         name, _, size = word.partition("=")
         if name == "cluster":
             await cluster(*([int(size)] if size else []))
@@ -22,6 +23,8 @@ async def main(words: list[str]) -> None:
             await beside(*([int(size)] if size else []))
         elif name == "load":
             await load(*([float(size)] if size else []))
+        elif name == "workflows":
+            await workflows(*([int(size)] if size else []))
         elif name == "keyed":
             await keyed.main([])
         else:

@@ -56,7 +56,8 @@ class Settler:
 
     def put(self, run: Run, move: Move) -> None:
         self._unsettled += 1
-        self._batcher.put((run, move))
+        children = len(move.children) if isinstance(move, Finish) else 0
+        self._batcher.put((run, move), weight=1 + children)
 
     async def close(self) -> None:
         """Wait until everything that was put is settled."""

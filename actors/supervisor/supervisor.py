@@ -152,10 +152,11 @@ class Supervisor(Behavior[Message]):
     def _counted(self, census: Census) -> None:
         self._world.activity.counted(census)
         telemetry, bands = self._world.telemetry, self._world.bands
-        for name in ("tasks_backlog", "tasks_scheduled", "oldest_due_seconds"):
+        for name in ("tasks_backlog", "tasks_scheduled", "tasks_blocked", "oldest_due_seconds"):
             telemetry.clear(name)
         ready: Counter[tuple[str, str, str]] = Counter()
         scheduled: Counter[str] = Counter()
+        blocked: Counter[str] = Counter()
         oldest: dict[tuple[str, str], float] = {}
         for count in census.bands:
             band = bands.get(count.band)
@@ -163,11 +164,15 @@ class Supervisor(Behavior[Message]):
                 lane = band.lane.name.lower()
                 ready[lane, band.handler, ",".join(tags_in(band.requires))] += count.ready
                 scheduled[band.handler] += count.scheduled
+                blocked[band.handler] += count.blocked
                 oldest[lane, band.handler] = max(oldest.get((lane, band.handler), 0.0), count.oldest_due_s)
         for (lane, handler, requires), value in ready.items():
             telemetry.gauge("tasks_backlog", value, lane=lane, handler=handler, requires=requires)
         for handler, value in scheduled.items():
             telemetry.gauge("tasks_scheduled", value, handler=handler)
+        for handler, value in blocked.items():
+            if value:
+                telemetry.gauge("tasks_blocked", value, handler=handler)
         for (lane, handler), age_s in oldest.items():
             telemetry.gauge("oldest_due_seconds", age_s, lane=lane, handler=handler)
 

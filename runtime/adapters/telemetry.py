@@ -44,6 +44,7 @@ COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 GAUGES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "tasks_backlog": ("Tasks that wait and are due", ("lane", "handler", "requires")),
     "tasks_scheduled": ("Tasks that wait for a later time", ("handler",)),
+    "tasks_blocked": ("Tasks that wait for others", ("handler",)),
     "tasks_running": ("Bodies and claims in hand on this node", ()),
     "oldest_due_seconds": ("Age of the oldest task that waits and is due", ("lane", "handler")),
     "actor_activations": ("Instances of keyed actors in memory", ()),

@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 
-from actors import Actor, Backoff, Context, handler, task
+from actors import Actor, Backoff, Context, chord, handler, task
 
 QUICK = Backoff(first_s=0.05, max_s=0.1)
 
@@ -132,3 +132,20 @@ async def huge(ctx: Context, megabytes: int) -> str:
 @handler("huge_in_process", cpu=True)
 def huge_in_process(ctx: Context, megabytes: int) -> str:
     return "x" * (megabytes << 20)
+
+
+@handler("fan", backoff=QUICK)
+async def fan(ctx: Context, name: str, count: int) -> int:
+    """Parts and a join, committed with the outcome of this one."""
+    parts = [task(act, name=f"{name}-{n}") for n in range(count)]
+    ctx.submit(chord(parts, then=task(gather, name=name, count=count)))
+    return await _act(ctx, name)
+
+
+@handler("gather", backoff=QUICK)
+async def gather(ctx: Context, name: str, count: int) -> int:
+    """Runs when all parts have ended, with the result of each."""
+    found = ctx.parents.results(int)
+    if len(found) != count or not all(found):
+        raise RuntimeError(f"the results of the parts are {found}")
+    return await _act(ctx, f"{name}-join")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _PATIENCE_S: Final = 3.0
 _TENANTS: Final = ("default", "acme", "beta")
 _CANCELLED: Final = 0.2
+_ERRORS: Final = {"ValueError", "TimedOut", "NodeCrashed", "ParentFailed"}
 _FAILURES: Final = {"doomed": 2, "parent": 1, "works": 0, "naps": 0}
 
 
@@ -146,20 +147,31 @@ class Callers:
             error = outcome.error.type if outcome.error else None
             if outcome.status is Status.SUCCEEDED and json.loads(outcome.result or b"") != outcome.attempt:
                 self._fail(f"{task_id} has the result of another attempt: {outcome}")
-            if outcome.status is Status.FAILED and error not in {"ValueError", "TimedOut", "NodeCrashed"}:
+            if outcome.status is Status.FAILED and error not in _ERRORS:
                 self._fail(f"{task_id} failed without a reason to: {outcome}")
         for key, task_id in self._ids.items():
             self._check_outcome(key, self._requests[key], tables.outcomes[task_id])
+
+    def _check_family(self, key: str, tenant: str, *, succeeded: bool) -> None:
+        """All of what it submitted is there, or nothing; and the join ended as the parts said."""
+        tables = self._shared.record.tables
+        names = ("0", "1", "join")
+        family = [tables.keys.get((tenant, f"{key}/{name}")) for name in names]
+        found = [each for each in family if each is not None]
+        if len(found) != (len(names) if succeeded else 0):
+            self._fail(f"{key} succeeded: {succeeded}; there are of its children {family}")
+            return
+        if found:
+            *parts, join = [tables.outcomes[each].status for each in found]
+            if (join is Status.SUCCEEDED) is not all(part is Status.SUCCEEDED for part in parts):
+                self._fail(f"the parts of {key} came to {parts}, and its join to {join.name}")
 
     def _check_outcome(self, key: str, spec: TaskSpec, outcome: Any) -> None:
         crashed = outcome.error is not None and outcome.error.type == "NodeCrashed"
         if spec.handler == "poison" and not (outcome.status is Status.CANCELLED or crashed):
             self._fail(f"a poison task ended without being found out: {outcome}")
         if spec.handler == "parent":
-            children = [self._shared.record.tables.keys.get((spec.tenant, f"{key}/{n}")) for n in range(2)]
-            born = [child is not None for child in children]
-            if born != [outcome.status is Status.SUCCEEDED] * 2:
-                self._fail(f"{key} is {outcome.status.name}, its children exist: {born}")
+            self._check_family(key, spec.tenant, succeeded=outcome.status is Status.SUCCEEDED)
         if outcome.status is Status.CANCELLED or crashed:
             return
         failures = _FAILURES.get(spec.handler)

@@ -6,7 +6,7 @@ import asyncio
 from functools import cache
 from typing import TYPE_CHECKING
 
-from actors import Backoff, Context, Registry, handler, task
+from actors import Backoff, Context, Registry, chord, handler, task
 from tests.simulation.sim_loop import NODE
 
 if TYPE_CHECKING:
@@ -79,10 +79,21 @@ async def naps(ctx: Context, until_attempt: int) -> int:
 @handler("parent", backoff=BACKOFF)
 async def parent(ctx: Context, name: str) -> int:
     ctx.use(Witness).begin(ctx)
-    ctx.submit(*(task(works, for_s=0.1).options(idempotency_key=f"{name}/{n}") for n in range(2)))
+    parts = [task(works, for_s=0.1).options(idempotency_key=f"{name}/{n}") for n in range(2)]
+    ctx.submit(chord(parts, then=task(joins).options(idempotency_key=f"{name}/join")))
     await asyncio.sleep(0.2)
     if ctx.failures < 1:
         raise ValueError("after it has submitted")
+    return ctx.attempt
+
+
+@handler("joins", backoff=BACKOFF)
+async def joins(ctx: Context) -> int:
+    """Runs when both of its parents have ended, with what they returned."""
+    ctx.use(Witness).begin(ctx)
+    results = ctx.parents.results(int)
+    if len(results) != 2 or not all(results):
+        raise RuntimeError(f"the results of the parents are {results}")
     return ctx.attempt
 
 
@@ -98,5 +109,5 @@ async def poison(ctx: Context) -> int:
 @cache
 def registry(*, whole: bool = True) -> Registry:
     """All of them; or what a node of another release has, which accepts the rest for others."""
-    some = (works, flaky, parent, poison)
+    some = (works, flaky, parent, joins, poison)
     return Registry(*some, doomed, late, naps) if whole else Registry(*some)

@@ -30,9 +30,11 @@ _CHANGES: Final = frozenset(
         "join",
         "renew",
         "request_drain",
+        "pass_on",
+        "tidy_dependences",
     }
 )
-_QUIET: Final = frozenset({"renew", "expire"})  # these are no news
+_QUIET: Final = frozenset({"renew", "expire", "pass_on"})  # these are no news
 
 
 class Record:
@@ -140,7 +142,7 @@ class Promises:
         mine = self.joined.get(caller)
         for one, held, verdict in zip(settlements, before, verdicts, strict=True):
             self._record.history.counts[f"settled {verdict.name.lower()}"] += 1
-            if verdict is not Verdict.COMMITTED:
+            if not verdict.committed:
                 continue
             if held == (one.attempt, one.incarnation):
                 if one.incarnation != mine and not self._record.leases[one.incarnation].ended:

@@ -36,7 +36,8 @@ class Settling:
         """Raises Unavailable, Overloaded; then all of it may be repeated."""
         verdicts: dict[int, Verdict] = {}
         if settlements:
-            async with self._connections.settle.deadline(len(settlements)):
+            rows = len(settlements) + sum(map(len, map(children_of, settlements)))
+            async with self._connections.settle.deadline(rows):
                 while going := _next(settlements, verdicts):
                     await self._settle_some(settlements, going, verdicts)
                     await self._look_back(settlements, going, verdicts)
@@ -63,7 +64,8 @@ class Settling:
     async def _settle_once(self, settlements: Sequence[Settlement]) -> Fenced:
         values = columns_of(settlements)
         families = [children_of(one) for one in settlements]
-        async with self._connections.settle.session(len(settlements)) as session:
+        rows = len(settlements) + sum(map(len, families))
+        async with self._connections.settle.session(rows) as session:
             if not any(families):
                 return await fence(session, values)
             async with session.transaction():
