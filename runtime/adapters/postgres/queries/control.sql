@@ -71,18 +71,20 @@ WITH picked AS MATERIALIZED (
     INSERT INTO noria.attempt (id, incarnation, started_at, ended_at, attempt, kind, error)
     SELECT id, incarnation, started_at, finished_at, attempt, 5, error FROM taken WHERE incarnation IS NOT NULL
     ON CONFLICT DO NOTHING
-), waits AS (
-    INSERT INTO noria.waiting (id, due, seq, expires_at, band, attempt, slot, reason, actor, lane, limiter, open_parents)
-    SELECT o.id, CASE WHEN t.parents IS NULL THEN statement_timestamp() ELSE '9999-01-01 00:00:00+00' END, t.seq,
-           CASE WHEN t.expires_at > statement_timestamp() THEN t.expires_at END, t.band, o.attempt + 1, t.slot,
-           CASE WHEN t.parents IS NULL THEN 0 ELSE 5 END,
-           noria.actor_id(t.tenant, t.actor_type, t.actor_key),
-           CASE WHEN t.actor_type IS NOT NULL THEN (SELECT b.lane FROM noria.band b WHERE b.id = t.band) END, t.limiter,
-           cardinality(t.parents)
+), opened AS MATERIALIZED (
+    SELECT o.id, o.attempt, t.seq, t.expires_at, t.band, t.slot, t.tenant, t.actor_type, t.actor_key, t.limiter, t.parents
       FROM taken o
       JOIN noria.task t ON t.id = o.id
+), waits AS (
+    INSERT INTO noria.waiting (id, due, seq, expires_at, band, attempt, slot, reason, actor, lane, limiter, open_parents)
+    SELECT id, CASE WHEN parents IS NULL THEN statement_timestamp() ELSE '9999-01-01 00:00:00+00' END, seq,
+           CASE WHEN expires_at > statement_timestamp() THEN expires_at END, band, attempt + 1, slot,
+           CASE WHEN parents IS NULL THEN 0 ELSE 5 END, noria.actor_id(tenant, actor_type, actor_key),
+           CASE WHEN actor_type IS NOT NULL THEN (SELECT b.lane FROM noria.band b WHERE b.id = opened.band) END, limiter,
+           cardinality(parents)
+      FROM opened
 )
-SELECT o.id, t.parents FROM taken o JOIN noria.task t ON t.id = o.id;
+SELECT id, parents FROM opened;
 
 -- name: purge
 -- $1 ids uuid[], $2 statuses smallint[]
