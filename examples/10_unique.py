@@ -3,9 +3,9 @@
 noria dev examples/10_unique.py
 
 noria submit index document=a                    # ten times within a second: it runs once, with the newest arguments
-noria submit report month=05 --unique reject     # refused (exit code 5) while the first one is there
-noria submit report month=05                     # answered with the one that is there
-noria submit remind user=ann --unique throttle --unique-key ann --unique-for 1h    # at most one per hour
+noria submit statement month=05 --unique reject     # refused (exit code 5) while the first one is there
+noria submit statement month=05                     # answered with the one that is there
+noria submit nudge user=ann --unique throttle --unique-key ann --unique-for 1h    # at most one per hour
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ async def index(ctx: Context, document: str, revision: int = 0) -> str:
 
 
 @handler(unique=Unique(mode="existing"))
-async def report(ctx: Context, month: str) -> str:
+async def statement(ctx: Context, month: str) -> str:
     """Whoever asks while it waits or runs gets the same task."""
-    return f"report of {month}"
+    return f"statement of {month}"
 
 
 @handler
-async def remind(ctx: Context, user: str) -> str:
+async def nudge(ctx: Context, user: str) -> str:
     return f"reminded {user}"
 
 

@@ -177,7 +177,7 @@ async def test_09_schedules() -> None:
 
 async def test_10_unique() -> None:
     unique = example("10")
-    async with Harness(unique.index, unique.report, unique.remind) as harness:
+    async with Harness(unique.index, unique.statement, unique.nudge) as harness:
         saves = []
         for revision in range(3):
             saves.append(await harness.submit(unique.saved("a", revision)))
@@ -185,8 +185,8 @@ async def test_10_unique() -> None:
         await harness.advance(1)
         assert [each.state for each in saves] == [State.CANCELLED, State.CANCELLED, State.SUCCEEDED]
         assert saves[-1].result == "indexed a, revision 2"
-        one = await harness.submit(Task(handler="report", payload={"month": "05"}, delay_s=5))
-        assert (await harness.submit(Task(handler="report", payload={"month": "05"}))).id == one.id
+        one = await harness.submit(Task(handler="statement", payload={"month": "05"}, delay_s=5))
+        assert (await harness.submit(Task(handler="statement", payload={"month": "05"}))).id == one.id
 
 
 class FakeSession:
@@ -209,8 +209,8 @@ class FakeResponse:
         return b"page"
 
 
-async def test_10_workflows() -> None:
-    workflows = example("10")
+async def test_11_workflows() -> None:
+    workflows = example("11")
     handlers = (workflows.count, workflows.words, workflows.most_frequent, workflows.tell)
     async with Harness(*handlers) as harness:
         await harness.submit(Task(handler="count", payload={"text": "one two\ntwo three"}))

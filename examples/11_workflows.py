@@ -1,6 +1,6 @@
 """Tasks that wait for each other: fan out over the parts of a text, then one task that gets all their results.
 
-    noria dev examples/10_workflows.py
+    noria dev examples/11_workflows.py
 
     noria submit count text="one two three two" --wait    # a task that makes a workflow of its own
     noria workflow list
