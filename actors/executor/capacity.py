@@ -73,13 +73,13 @@ class Capacity:
         return self._limits[kind] + self._buffer[kind] * buffers
 
     def room_for_limited(self, kind: Kind) -> int:
-        """As `room`, but half of it where other work waits; where there is none, the next that comes is kept free."""
+        """Half of it: other work asks at the same time. Where there is none, the next that comes is kept free."""
         room = self.room(kind)
         if room:
             self._births_held.discard(kind)
-            return max(1, room // 2) if kind in self._behind_since_s else room
-        self._births_held.add(kind)
-        return 0
+        else:
+            self._births_held.add(kind)
+        return (room + 1) // 2
 
     def worth_pulling(self, kind: Kind) -> bool:
         """Whether a claim would bring enough: half a buffer, which is one row where bodies are long.

@@ -114,17 +114,16 @@ class Limited:
         self._at[kind] = at + _BANDS_MAX if at + _BANDS_MAX < len(bands) else 0
         takes = [LimitedTake(band, self._afters.get(band, FIRST_KEY)) for band in some]
         del self._due_s[kind]  # what comes while the answer is under way sets it again
-        self._world.capacity.take(kind, rows)
         self.idle = False
         self._detach(self._pull(kind, takes, rows))
 
     async def _pull(self, kind: Kind, takes: Sequence[LimitedTake], rows: int) -> None:
         store, incarnation = self._world.store, self._world.incarnation
         try:
-            self._tell(LimitedPulled(kind, rows, await store.pull_limited(takes, rows, incarnation)))
+            self._tell(LimitedPulled(kind, await store.pull_limited(takes, rows, incarnation)))
         except Unavailable as away:
             log.warning("pulling under limits: the record is away: %s", away)
-            self._tell(LimitedPulled(kind, rows, LimitedPull(again_s=_AWAY_S), failed=True))
+            self._tell(LimitedPulled(kind, LimitedPull(again_s=_AWAY_S), failed=True))
 
     async def pull_alone(self, take: Take) -> LimitedPull:
         """A suspect of a limited handler. Raises Unavailable."""
@@ -135,7 +134,6 @@ class Limited:
         """The executor has started what came."""
         self.idle = True
         kind, pull, now_s = answer.kind, answer.pull, self._world.clock.now_s()
-        self._world.capacity.give_back(kind, answer.asked)
         self._remember(pull.afters)
         if pull.again_s is not None:
             at_s = now_s + max(pull.again_s, self._gap_s())

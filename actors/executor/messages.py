@@ -120,10 +120,9 @@ class Claimed(Control):
 
 @dataclass(frozen=True, slots=True)
 class LimitedPulled(Control):
-    """A pull under limits came back (to itself). `asked` were taken of that kind's capacity for it."""
+    """A pull under limits came back (to itself)."""
 
     kind: Kind
-    asked: int
     pull: LimitedPull
     failed: bool = False
 

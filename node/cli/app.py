@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from node.cli import cluster, dead, new, operate, run, schedule, submit, tasks, tenants, top, workflow
+from node.cli import cluster, dead, limits, new, operate, run, schedule, submit, tasks, tenants, top, workflow
 from node.cli.context import API_KEY, DEBUG, URL, Session
 from node.cli.exits import Code, ReaderLeft, report
 
@@ -26,6 +26,7 @@ _SECTIONS: Final[dict[str, tuple[click.Command, ...]]] = {
     "Workflows": (workflow.workflow,),
     "Schedules": (schedule.schedules, schedule.schedule),
     "Operate": (operate.handlers, operate.pause, operate.resume, operate.stats, top.top),
+    "Limits": (limits.limits, limits.limit),
     "Tenants": (tenants.tenants, tenants.tenant),
     "Cluster": (cluster.nodes, cluster.ring, cluster.locate, cluster.views, cluster.drain),
 }  # fmt: skip

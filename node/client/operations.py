@@ -190,6 +190,30 @@ class Operations(Schedules, Workflows):
     async def resume(self, handler: str) -> Mapping[str, Any]:
         return _object(await self._transport.call("POST", _handler_path(handler, "/resume")))
 
+    async def limits(self) -> list[Mapping[str, Any]]:
+        """Every handler with a limit, by name: rate_limit, burst, max_running, limit_per, declared, set_by."""
+        answer = await self._transport.call("GET", "/v1/limits")
+        return list(_field(answer, "limits", list))
+
+    async def set_limit(
+        self,
+        handler: str,
+        *,
+        rate_limit: str | None = None,
+        burst: int | None = None,
+        max_running: int | None = None,
+    ) -> Mapping[str, Any]:
+        """Limit a handler in the whole cluster, whatever its code says; what is left out is not limited.
+
+        Raises NotFound, InvalidTask with a pointer to what is wrong.
+        """
+        body = encode({"rate_limit": rate_limit, "burst": burst, "max_running": max_running})
+        return _object(await self._transport.call("PUT", _limit_path(handler), body=body))
+
+    async def unset_limit(self, handler: str) -> Mapping[str, Any]:
+        """Go back to what its code declares. Raises NotFound where nothing was set."""
+        return _object(await self._transport.call("DELETE", _limit_path(handler), repeat=Repeat.IF_UNDONE))
+
     async def cluster(self) -> Mapping[str, Any]:
         """The view and the nodes, by their leases."""
         return _object(await self._transport.call("GET", "/v1/cluster"))
@@ -261,6 +285,10 @@ class Operations(Schedules, Workflows):
 
 def _handler_path(name: str, rest: str = "") -> str:
     return f"/v1/handlers/{quote(name, safe='')}{rest}"
+
+
+def _limit_path(handler: str) -> str:
+    return f"/v1/limits/{quote(handler, safe='')}"
 
 
 def _object(answer: Answer) -> Mapping[str, Any]:

@@ -309,6 +309,23 @@ class SyncClient(SyncSchedules, SyncWorkflows):
     def stats(self) -> Mapping[str, Any]:
         return self._run(self._client.stats())
 
+    def limits(self) -> list[Mapping[str, Any]]:
+        return self._run(self._client.limits())
+
+    def set_limit(
+        self,
+        handler: str,
+        *,
+        rate_limit: str | None = None,
+        burst: int | None = None,
+        max_running: int | None = None,
+    ) -> Mapping[str, Any]:
+        limit = self._client.set_limit(handler, rate_limit=rate_limit, burst=burst, max_running=max_running)
+        return self._run(limit)
+
+    def unset_limit(self, handler: str) -> Mapping[str, Any]:
+        return self._run(self._client.unset_limit(handler))
+
     def tenants(self) -> list[Mapping[str, Any]]:
         return self._run(self._client.tenants())
 

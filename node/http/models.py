@@ -26,6 +26,7 @@ from actors.authoring.limits import (
     TIMEOUT_S_MAX,
 )
 from runtime.core.lanes import WEIGHT_MAX
+from runtime.core.limits import BURST_MAX, RUNNING_MAX
 from runtime.core.schedule import CATCH_UP_MAX, CRON_CHARS_MAX, EVERY_S_MAX, EVERY_S_MIN
 
 BATCH_TASKS_MAX: Final = 10_000
@@ -309,6 +310,34 @@ class ScheduleRequest(TypedDict):
 
 
 @with_config(_STRICT)
+class LimitRequest(TypedDict):
+    """What an operator limits a handler to: what is left out is not limited."""
+
+    rate_limit: NotRequired[
+        Annotated[
+            str | None,
+            Field(
+                max_length=40,
+                examples=["100/s"],
+                description="Starts of attempts: a count per period (s, min, h, d).",
+            ),
+        ]
+    ]
+    burst: NotRequired[
+        Annotated[
+            Annotated[int, Field(ge=1, le=BURST_MAX)] | None,
+            Field(description="How many of them may start at once after a pause."),
+        ]
+    ]
+    max_running: NotRequired[
+        Annotated[
+            Annotated[int, Field(ge=1, le=RUNNING_MAX)] | None,
+            Field(description="How many run at the same time."),
+        ]
+    ]
+
+
+@with_config(_STRICT)
 class BatchRequest(TypedDict):
     """Tasks that are stored together or not at all."""
 
@@ -465,5 +494,6 @@ BULK: Final = TypeAdapter(BulkRequest)
 TASK_CHANGE: Final = TypeAdapter(TaskChange)
 PRIORITY: Final = TypeAdapter(PriorityRequest)
 SCHEDULE: Final = TypeAdapter(ScheduleRequest)
+LIMIT: Final = TypeAdapter(LimitRequest)
 TENANT: Final = TypeAdapter(TenantRequest)
 WORKFLOW: Final = TypeAdapter(WorkflowRequest)

@@ -42,6 +42,7 @@ PROBLEMS: Final[Mapping[str, Kind]] = {
     "task-not-found": Kind(404, "There is no such task"),
     "workflow-not-found": Kind(404, "There is no such workflow"),
     "handler-not-found": Kind(404, "There is no such handler"),
+    "limit-not-found": Kind(404, "There is no such limit"),
     "schedule-not-found": Kind(404, "There is no such schedule"),
     "node-not-found": Kind(404, "There is no such node"),
     "method-not-allowed": Kind(405, "This path has no such method"),

@@ -208,6 +208,28 @@ class WorkflowPage(TypedDict):
     next_cursor: str | None
 
 
+class LimitRules(TypedDict):
+    rate_limit: Annotated[str | None, Field(description="Starts of attempts, as a count per period.")]
+    burst: Annotated[int | None, Field(description="How many of them may start at once after a pause.")]
+    max_running: Annotated[int | None, Field(description="How many run at the same time.")]
+    limit_per: Annotated[
+        Literal["handler", "tenant", "key"],
+        Field(description="What has all of that for itself: the handler, each tenant, or each limit_key."),
+    ]
+
+
+class HandlerLimit(LimitRules):
+    """What counts for a handler, in the whole cluster."""
+
+    handler: str
+    declared: Annotated[LimitRules | None, Field(description="What its code says.")]
+    set_by: Annotated[str | None, Field(description="Who set another limit by hand; null: as declared.")]
+
+
+class Limits(TypedDict):
+    limits: list[HandlerLimit]
+
+
 class LastTask(TypedDict):
     id: Id
     state: Annotated[StateName | None, Field(description="Null once the task is no longer kept.")]

@@ -113,6 +113,10 @@ class Service(Protocol):
         """False: there is no such schedule."""
         ...
 
+    def nudge(self) -> None:
+        """Pauses, limits or what waits have changed: this node looks at once, the others within a second."""
+        ...
+
     def subscribe(self, after: int | None) -> AbstractContextManager[AsyncIterator[TaskEvent | Gap]]:
         """Live events of this node; `after` is a Last-Event-ID. Bounded: a slow reader gets a Gap."""
         ...

@@ -29,6 +29,7 @@ from runtime.adapters.memory.broker import MemoryBroker, MemoryExchange
 from runtime.adapters.memory.store import MemoryStore
 from runtime.adapters.memory.views import MemoryCoordinator, MemoryViews
 from runtime.adapters.telemetry import PrometheusTelemetry
+from runtime.core.limits import in_force
 from runtime.kernel.clock import SystemClock
 from runtime.kernel.supervision import ChildSpec
 from runtime.kernel.system import ActorSystem
@@ -85,6 +86,7 @@ async def memory_node(
     views = MemoryViews() if beside is None else beside.views
     about = {"tags": list(tags), "handlers": list(registry.names), "weight": weight}
     await store.publish(registry.entries())
+    await store.declare_limits(registry.limits())
     incarnation = await store.join(name, _LONG_S, about)
     async with AsyncExitStack() as stack:
         resources = await stack.enter_async_context(open_lifespans(registry.lifespans))
@@ -92,6 +94,7 @@ async def memory_node(
             registry, store, MemoryCoordinator(views), resources,
             incarnation=incarnation, concurrency=concurrency, name=name, tags=tags,
         )  # fmt: skip
+        world.capacity.limits = in_force(await store.limits())
         if exchange is not None:
             broker = MemoryBroker(exchange, incarnation)
             stack.callback(broker.close)
