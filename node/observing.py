@@ -50,9 +50,11 @@ class Observing:
         stats = cast("Stats", found)
         if (census := activity.census) is not None:
             bands = {band.id: band for band in world.bands}
-            stats.update(counted(census, bands, capacity.paused, self._names()))
+            stats.update(counted(census, bands, capacity.paused.handlers, self._names()))
             stats["counts"]["age_s"] = round(activity.census_age_s, 1)
-            stats["tenants"] = busiest(tenant_rows(census, bands.values(), capacity.weights))
+            stats["tenants"] = busiest(
+                tenant_rows(census, bands.values(), capacity.weights, capacity.paused.tenants)
+            )
         working(stats, world.cluster, read_load(load_of(world)), activity.handlers)
         return stats
 

@@ -24,6 +24,7 @@ from node.http.service import Submitted
 from node.http.stats import TenantRow, tenant_rows
 from node.observing import Observing
 from node.waiting import waits_for
+from runtime.core.lanes import USUAL_WEIGHT
 from runtime.core.messages import CancelRequested
 from runtime.core.schedule import ScheduleSpec
 from runtime.core.task import Lane, State, TaskView
@@ -132,15 +133,25 @@ class NodeService:
         self._actors.executor.tell(Waits(frozenset(band.id for band in self._world.bands)))
 
     async def tenants(self) -> list[TenantRow]:
-        return tenant_rows(self._world.activity.census, self._world.bands, await self.store.tenant_weights())
+        weights, paused = await self.store.tenant_weights(), await self.store.paused()
+        return tenant_rows(self._world.activity.census, self._world.bands, weights, paused.tenants)
 
     async def weigh_tenant(self, tenant: str, weight: int) -> TenantRow:
         await self.store.set_tenant_weight(tenant, weight)
         self._actors.executor.tell(Refresh())
+        return await self._tenant(tenant)
+
+    async def set_tenant_paused(self, tenant: str, *, paused: bool) -> TenantRow:
+        await self.store.set_tenant_paused(tenant, paused=paused)
+        self.nudge()
+        return await self._tenant(tenant)
+
+    async def _tenant(self, tenant: str) -> TenantRow:
         found = next((row for row in await self.tenants() if row["name"] == tenant), None)
         return found or {
             "name": tenant,
-            "weight": weight,
+            "weight": USUAL_WEIGHT,
+            "paused": False,
             "ready": 0,
             "scheduled": 0,
             "running": 0,

@@ -8,8 +8,10 @@ from runtime.core.task import TaskView
 
 def waits_for(world: World, view: TaskView) -> tuple[str, str]:
     """(reason, detail) of a `ready` task; the reasons are words of `waiting.reason`."""
-    if view.handler in world.capacity.paused:
+    if view.handler in world.capacity.paused.handlers:
         return "paused", f"the handler {view.handler} is paused"
+    if view.tenant in world.capacity.paused.tenants:
+        return "paused", f"the tenant {view.tenant} is paused"
     if not _can_run(world, view.handler, view.requires):
         if not _can_run(world, view.handler, ()):
             return "no_handler", f"no active node has the handler {view.handler} loaded"

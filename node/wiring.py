@@ -184,7 +184,7 @@ async def _join(
         result_bytes=settings.result_max_bytes,
     )
     capacity = Capacity({kind: limits.of(kind) for kind in Kind})
-    capacity.paused = frozenset(await store.paused())  # before the first pull
+    capacity.paused = await store.paused()  # before the first pull
     capacity.limits = in_force(await store.limits())
     return World(
         store=store,

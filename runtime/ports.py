@@ -32,6 +32,7 @@ from runtime.core.task import (
     NodeView,
     Orphan,
     Page,
+    Paused,
     Progress,
     Settlement,
     Take,
@@ -304,12 +305,16 @@ class Catalog(Protocol):
 
     async def handlers(self) -> list[HandlerEntry]: ...
 
-    async def paused(self) -> list[str]:
-        """Names of paused handlers. Every node asks once a second."""
+    async def paused(self) -> Paused:
+        """What is paused. Every node asks once a second."""
         ...
 
     async def set_paused(self, handler: str, *, paused: bool) -> bool:
         """False when no such handler is known."""
+        ...
+
+    async def set_tenant_paused(self, tenant: str, *, paused: bool) -> None:
+        """Also of one that has no tasks yet."""
         ...
 
     async def tenant_weights(self) -> dict[str, int]:

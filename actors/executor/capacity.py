@@ -16,6 +16,7 @@ from typing import Final
 from actors.authoring.registry import HandlerDef, Kind
 from actors.executor.door import Door
 from runtime.core.limits import Limit
+from runtime.core.task import NOT_PAUSED
 
 _BUFFER_S: Final = 0.05
 _BUFFER_MAX: Final = 500
@@ -35,7 +36,7 @@ class Capacity:
         self._backlog_kinds: dict[int, Kind] = {}  # of those bands
         self._behind_since_s: dict[Kind, float] = {}  # kinds with a backlog
         self._closed: set[str] = set()
-        self.paused: frozenset[str] = frozenset()
+        self.paused = NOT_PAUSED  # replaced, never changed
         self.weights: Mapping[
             str, int
         ] = {}  # of tenants that have another than the usual; replaced, never changed
@@ -179,8 +180,11 @@ class Capacity:
         return tuple(0 if kind in behind else -(-self.room(kind) // members) for kind in self._limits)
 
     def reserve(self, band: int, handler: HandlerDef) -> bool:
-        """Room for one task that starts the moment it is accepted; give it back if it is not."""
-        if band in self._backlog or handler.name in self.paused or handler.name in self.limits:
+        """Room for one task that starts the moment it is accepted; give it back if it is not.
+
+        Whether its tenant is paused, whoever asks has seen to it.
+        """
+        if band in self._backlog or handler.name in self.paused.handlers or handler.name in self.limits:
             return False
         if handler.kind in self._births_held:
             return False

@@ -16,7 +16,7 @@ from actors.authoring.registry import Kind
 from actors.world import World
 from runtime.core.lanes import Lanes
 from runtime.core.limits import Limit
-from runtime.core.task import Band, Claim, Take
+from runtime.core.task import NOT_PAUSED, Band, Claim, Take
 
 _SINCE_MARGIN: Final = timedelta(
     seconds=2
@@ -28,7 +28,7 @@ class Claiming:
         self._world = world
         self._lanes = {kind: Lanes() for kind in Kind}
         self._kinds: dict[int, Kind] = {}  # of the bands that are served now
-        self._served: tuple[int, frozenset[str]] = (-1, frozenset())
+        self._served = (-1, NOT_PAUSED)
         self._served_kinds: frozenset[Kind] = frozenset()
         self._weights: Mapping[str, int] = {}
         self._limited: dict[Kind, list[int]] = {kind: [] for kind in Kind}
@@ -101,7 +101,7 @@ class Claiming:
         self._limited = {kind: [] for kind in Kind}
         for band in bands:
             handler = self._world.serves(band)
-            if handler is None or band.handler in paused or band.keyed:
+            if handler is None or band.keyed or paused.holds(band):
                 continue
             if band.handler in self._limits:
                 self._limited[handler.kind].append(band.id)

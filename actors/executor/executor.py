@@ -295,7 +295,7 @@ class Executor(Behavior[Message]):
 
     def _serves(self, band_id: int) -> bool:
         band = self._world.bands.get(band_id)
-        if band is None or band.handler in self._world.capacity.paused:
+        if band is None or self._world.capacity.paused.holds(band):
             return False
         return self._world.serves(band) is not None
 

@@ -77,7 +77,7 @@ class Housekeeping:
         await world.bands.refresh()
         if placed:
             self._waits(placed)
-        world.capacity.paused = frozenset(await world.store.paused())
+        world.capacity.paused = await world.store.paused()
         if world.clock.now_s() >= self._weights_at_s:
             await self._read_weights()
         if (limits := in_force(await world.store.limits())) != world.capacity.limits:

@@ -151,7 +151,7 @@ class Offers:
             fits = (
                 band is not None
                 and world.serves(band) is not None
-                and band.handler not in world.capacity.paused
+                and not world.capacity.paused.holds(band)
                 and band.handler not in world.capacity.limits
             )
             (mine if fits else foreign).append(claim)

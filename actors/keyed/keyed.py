@@ -154,7 +154,7 @@ class Keyed:
     def _serves(self, band_id: int) -> HandlerDef | None:
         """The handler of a band that this node may serve now; suspects have their own time."""
         band = self._world.bands.get(band_id) if band_id > 0 else None
-        if band is None or band.handler in self._world.capacity.paused:
+        if band is None or self._world.capacity.paused.holds(band):
             return None
         return self._world.serves(band)
 

@@ -34,7 +34,8 @@ async def submit(
     def birth(band: int, handler: HandlerDef, slot: int, prefers: tuple[str, ...]) -> int | None:
         if band not in served:
             known = world.bands[band]
-            served[band] = not known.keyed and world.serves(known) is not None
+            held = known.keyed or world.capacity.paused.holds(known)
+            served[band] = not held and world.serves(known) is not None
         if not served[band] or not (anywhere or cluster.is_mine(world.bands[band], slot, prefers)):
             return None
         return world.incarnation if world.capacity.reserve(band, handler) else None

@@ -1,4 +1,4 @@
-"""`noria tenants` and `noria tenant weight`: what share of the nodes each tenant gets."""
+"""`noria tenants` and `noria tenant`: what share of the nodes each tenant gets, and pausing one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tenants(*, as_json: bool) -> None:
         rows = [
             (
                 str(row["name"]),
-                str(row["weight"]),
+                render.Styled("paused", "yellow") if row.get("paused") else str(row["weight"]),
                 render.count(row["ready"]),
                 render.duration(row["oldest_s"]) if row["oldest_s"] else "",
                 render.count(row["running"]),
@@ -40,7 +40,7 @@ def tenants(*, as_json: bool) -> None:
         render.note("no tenant has a task yet")
 
 
-@click.group(short_help="Give one a greater share.")
+@click.group(short_help="Give one a greater share, pause one.")
 def tenant() -> None:
     """Tenants take turns: whoever has much to do does not hold up the others."""
 
@@ -66,3 +66,31 @@ def weight(name: str, turns: int, *, as_json: bool) -> None:
         render.print_json(found)
     else:
         render.note(f"{name} has the weight {turns}; all nodes go by it within seconds")
+
+
+@tenant.command("pause", short_help="Start none of its tasks.")
+@click.argument("name", metavar="TENANT")
+@JSON
+@reaches_node
+def pause(name: str, *, as_json: bool) -> None:
+    """Start none of TENANT's tasks, on any node. What runs goes on; what is submitted waits."""
+    _set_paused(name, paused=True, as_json=as_json)
+
+
+@tenant.command("resume", short_help="Start its tasks again.")
+@click.argument("name", metavar="TENANT")
+@JSON
+@reaches_node
+def resume(name: str, *, as_json: bool) -> None:
+    """Start TENANT's tasks again, on all nodes."""
+    _set_paused(name, paused=False, as_json=as_json)
+
+
+def _set_paused(name: str, *, paused: bool, as_json: bool) -> None:
+    from node.cli import render  # noqa: PLC0415 - not needed for --help
+
+    row = with_client(lambda client: client.pause_tenant(name) if paused else client.resume_tenant(name))
+    if as_json:
+        render.print_json(row)
+    else:
+        render.note(f"{name} is paused; go on: noria tenant resume {name}" if paused else f"{name} is active")

@@ -256,6 +256,13 @@ class Operations(Schedules, Workflows):
                 return found
             params["cursor"] = str(cursor)
 
+    async def pause_tenant(self, tenant: str) -> Mapping[str, Any]:
+        """Start none of a tenant's tasks, on all nodes; what runs goes on, what is submitted waits."""
+        return _object(await self._transport.call("POST", f"/v1/tenants/{quote(tenant, safe='')}/pause"))
+
+    async def resume_tenant(self, tenant: str) -> Mapping[str, Any]:
+        return _object(await self._transport.call("POST", f"/v1/tenants/{quote(tenant, safe='')}/resume"))
+
     async def weigh_tenant(self, tenant: str, weight: int) -> Mapping[str, Any]:
         """Give a tenant that many turns in a round, 1 to 100, where others have one. Raises Refused."""
         path, body = f"/v1/tenants/{quote(tenant, safe='')}", encode({"weight": weight})

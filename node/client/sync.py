@@ -329,6 +329,12 @@ class SyncClient(SyncSchedules, SyncWorkflows):
     def tenants(self) -> list[Mapping[str, Any]]:
         return self._run(self._client.tenants())
 
+    def pause_tenant(self, tenant: str) -> Mapping[str, Any]:
+        return self._run(self._client.pause_tenant(tenant))
+
+    def resume_tenant(self, tenant: str) -> Mapping[str, Any]:
+        return self._run(self._client.resume_tenant(tenant))
+
     def weigh_tenant(self, tenant: str, weight: int) -> Mapping[str, Any]:
         return self._run(self._client.weigh_tenant(tenant, weight))
 

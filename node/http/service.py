@@ -125,6 +125,10 @@ class Service(Protocol):
         """All that have tasks or a weight of their own, by name."""
         ...
 
+    async def set_tenant_paused(self, tenant: str, *, paused: bool) -> TenantRow:
+        """Nodes go by it within a second, this one at once."""
+        ...
+
     async def weigh_tenant(self, tenant: str, weight: int) -> TenantRow:
         """Give a tenant this weight; nodes go by it within seconds. Raises InvalidInput."""
         ...

@@ -85,6 +85,7 @@ class TenantRow(TypedDict):
 
     name: str
     weight: int
+    paused: bool
     ready: int
     scheduled: int
     running: int
@@ -240,15 +241,18 @@ class _Row(TypedDict):
     oldest_s: float
 
 
-def tenant_rows(census: Census | None, bands: Iterable[Band], weights: Mapping[str, int]) -> list[TenantRow]:
-    """All that have a band or a weight, by name; without a census nothing of them waits."""
+def tenant_rows(
+    census: Census | None, bands: Iterable[Band], weights: Mapping[str, int], paused: Collection[str]
+) -> list[TenantRow]:
+    """All that have a band or a weight or are paused, by name; without a census nothing of them waits."""
     by_id = {band.id: band.tenant for band in bands}
-    sums = {name: _Sum() for name in sorted({*by_id.values(), *weights})}
+    sums = {name: _Sum() for name in sorted({*by_id.values(), *weights, *paused})}
     for count in () if census is None else census.bands:
         if (tenant := by_id.get(abs(count.band))) is not None:
             sums[tenant].add(count)
     return [
-        {"name": name, "weight": weights.get(name, USUAL_WEIGHT), **_row(each)} for name, each in sums.items()
+        {"name": name, "weight": weights.get(name, USUAL_WEIGHT), "paused": name in paused, **_row(each)}
+        for name, each in sums.items()
     ]
 
 

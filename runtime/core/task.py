@@ -159,6 +159,20 @@ class BandKey:
     keyed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Handlers and tenants of which nothing is started."""
+
+    handlers: frozenset[str] = frozenset()
+    tenants: frozenset[str] = frozenset()
+
+    def holds(self, band: Band) -> bool:
+        return band.handler in self.handlers or band.tenant in self.tenants
+
+
+NOT_PAUSED = Paused()
+
+
 @light_by_name
 class NewTask:
     """A validated task, ready to be accepted. `payload` is a JSON object as bytes.

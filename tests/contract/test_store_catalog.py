@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runtime.core.task import BandKey, Lane
+from runtime.core.task import BandKey, Lane, Paused
 from runtime.errors import InvalidInput
 from tests.support.factories import band_key, handler_entry
 
 if TYPE_CHECKING:
     from runtime.core.task import HandlerEntry
     from runtime.ports import Store
+    from tests.contract.world import World
 
 
 # -- bands -------------------------------------------------------------------------------------------
@@ -96,14 +97,14 @@ async def test_the_newest_publication_wins(store: Store) -> None:
 
 async def test_a_handler_is_paused_and_resumed(store: Store) -> None:
     await store.publish([handler_entry("b"), handler_entry("a"), handler_entry("c")])
-    assert await store.paused() == []
+    assert (await store.paused()).handlers == frozenset()
     for name in ("b", "a", "b"):
         assert await store.set_paused(name, paused=True)
-    assert sorted(await store.paused()) == ["a", "b"]
+    assert (await store.paused()).handlers == {"a", "b"}
     assert {name for name, entry in (await handlers(store)).items() if entry.paused} == {"a", "b"}
     assert await store.set_paused("b", paused=False)
     assert await store.set_paused("b", paused=False)
-    assert await store.paused() == ["a"]
+    assert (await store.paused()).handlers == {"a"}
 
 
 async def test_tenants_have_a_weight_where_they_were_given_one(store: Store) -> None:
@@ -122,19 +123,35 @@ async def test_tenants_have_a_weight_where_they_were_given_one(store: Store) -> 
 async def test_an_unknown_handler_is_not_paused(store: Store) -> None:
     assert not await store.set_paused("nobody", paused=True)
     assert not await store.set_paused("nobody", paused=False)
-    assert await store.paused() == []
+    assert (await store.paused()).handlers == frozenset()
 
 
 async def test_publishing_neither_pauses_nor_resumes(store: Store) -> None:
     entry = handler_entry("echo")
     await store.publish([replace(entry, paused=True)])
-    assert await store.paused() == []
+    assert (await store.paused()).handlers == frozenset()
     await store.set_paused("echo", paused=True)
     await store.publish([replace(entry, digest="d2")])
-    assert await store.paused() == ["echo"]
+    assert (await store.paused()).handlers == {"echo"}
 
 
 async def test_many_publish_the_same_handlers_at_the_same_time(store: Store) -> None:
     entries = [handler_entry(f"h{n}") for n in range(10)]
     await asyncio.gather(*(store.publish(entries[:: 1 - 2 * (n % 2)]) for n in range(8)))
     assert sorted(await handlers(store)) == sorted(entry.name for entry in entries)
+
+
+async def test_a_tenant_is_paused_and_resumed(store: Store, world: World) -> None:
+    await store.publish([handler_entry("a")])
+    for _ in range(2):
+        await store.set_tenant_paused("acme", paused=True)
+        assert await store.paused() == Paused(tenants=frozenset({"acme"}))
+    await store.set_paused("a", paused=True)
+    paused = await store.paused()
+    assert paused == Paused(frozenset({"a"}), frozenset({"acme"}))
+    assert paused.holds(await world.band("b", tenant="acme"))
+    assert paused.holds(await world.band("a"))
+    assert not paused.holds(await world.band("b"))
+    for _ in range(2):
+        await store.set_tenant_paused("acme", paused=False)
+        assert (await store.paused()).tenants == frozenset()

@@ -170,7 +170,7 @@ _EMPTY: Final = """
 DELETE FROM noria.lease; DELETE FROM noria.band; DELETE FROM noria.handler; DELETE FROM noria.task;
 DELETE FROM noria.waiting; DELETE FROM noria.running; DELETE FROM noria.actor; DELETE FROM noria.outcome; DELETE FROM noria.attempt;
 DELETE FROM noria.schedule; DELETE FROM noria.handler_limit; DELETE FROM noria.limiter;
-DELETE FROM noria.dependence; DELETE FROM noria.parent_end; DELETE FROM noria.unique_task
+DELETE FROM noria.dependence; DELETE FROM noria.parent_end; DELETE FROM noria.unique_task; DELETE FROM noria.tenant_pause
 """
 
 

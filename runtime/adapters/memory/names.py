@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runtime.core.lanes import USUAL_WEIGHT, check_weight
-from runtime.core.task import Band, BandKey, HandlerEntry
+from runtime.core.task import Band, BandKey, HandlerEntry, Paused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,6 +18,7 @@ class Names:
         self._by_id: list[Band] = []  # index = id - 1: bands are never deleted
         self._handlers: dict[str, HandlerEntry] = {}
         self._weights: dict[str, int] = {}
+        self._paused_tenants: set[str] = set()
 
     def intern(self, keys: Iterable[BandKey]) -> list[Band]:
         return [self._bands.get(key) or self._make(key) for key in keys]
@@ -37,8 +38,9 @@ class Names:
     def handlers(self) -> list[HandlerEntry]:
         return [entry for _, entry in sorted(self._handlers.items())]
 
-    def paused(self) -> list[str]:
-        return [entry.name for entry in self.handlers() if entry.paused]
+    def paused(self) -> Paused:
+        handlers = frozenset(entry.name for entry in self.handlers() if entry.paused)
+        return Paused(handlers, frozenset(self._paused_tenants))
 
     def set_paused(self, handler: str, *, paused: bool) -> bool:
         known = self._handlers.get(handler)
@@ -46,6 +48,11 @@ class Names:
             return False
         self._handlers[handler] = replace(known, paused=paused)
         return True
+
+    def set_tenant_paused(self, tenant: str, *, paused: bool) -> None:
+        self._paused_tenants.discard(tenant)
+        if paused:
+            self._paused_tenants.add(tenant)
 
     def tenant_weights(self) -> dict[str, int]:
         return dict(self._weights)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         NodeView,
         Orphan,
         Page,
+        Paused,
         Progress,
         Settlement,
         Take,
@@ -291,11 +292,14 @@ class MemoryStore:
     async def handlers(self) -> builtins.list[HandlerEntry]:
         return self._names.handlers()
 
-    async def paused(self) -> builtins.list[str]:
+    async def paused(self) -> Paused:
         return self._names.paused()
 
     async def set_paused(self, handler: str, *, paused: bool) -> bool:
         return self._names.set_paused(handler, paused=paused)
+
+    async def set_tenant_paused(self, tenant: str, *, paused: bool) -> None:
+        self._names.set_tenant_paused(tenant, paused=paused)
 
     async def tenant_weights(self) -> dict[str, int]:
         return self._names.tenant_weights()

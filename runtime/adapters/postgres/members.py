@@ -17,6 +17,7 @@ from runtime.adapters.postgres.rows import (
 )
 from runtime.adapters.postgres.translate import repeated
 from runtime.core.lanes import USUAL_WEIGHT, check_weight
+from runtime.core.task import Paused
 from runtime.errors import IncarnationDead, InvalidInput
 
 if TYPE_CHECKING:
@@ -93,11 +94,16 @@ class Catalog:
     async def handlers(self) -> list[HandlerEntry]:
         return [handler_of(row) for row in await self._connections.read.fetch(SQL.handlers)]
 
-    async def paused(self) -> list[str]:
-        return [row["name"] for row in await self._connections.read.fetch(SQL.paused)]
+    async def paused(self) -> Paused:
+        rows = await self._connections.read.fetch(SQL.paused)
+        handlers = frozenset(row["name"] for row in rows if not row["is_tenant"])
+        return Paused(handlers, frozenset(row["name"] for row in rows if row["is_tenant"]))
 
     async def set_paused(self, handler: str, *, paused: bool) -> bool:
         return bool(await self._connections.read.fetch(SQL.set_paused, handler, paused))
+
+    async def set_tenant_paused(self, tenant: str, *, paused: bool) -> None:
+        await self._connections.read.fetch(SQL.pause_tenant if paused else SQL.resume_tenant, tenant)
 
     async def tenant_weights(self) -> dict[str, int]:
         return {row["name"]: row["weight"] for row in await self._connections.read.fetch(SQL.tenant_weights)}

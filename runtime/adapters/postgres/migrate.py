@@ -65,7 +65,7 @@ def known() -> list[Migration]:
 
 
 _KNOWN: Final = tuple(known())
-OLDEST_SCHEMA: Final = 11  # the lowest version that this code can work with
+OLDEST_SCHEMA: Final = 12  # the lowest version that this code can work with
 NEWEST_SCHEMA: Final = _KNOWN[-1].version
 
 

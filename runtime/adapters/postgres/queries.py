@@ -136,6 +136,8 @@ class Queries:
     handlers: Query
     paused: Query
     set_paused: Query
+    pause_tenant: Query
+    resume_tenant: Query
     tenant_weights: Query
     weigh_tenant: Query
     weigh_tenant_as_usual: Query

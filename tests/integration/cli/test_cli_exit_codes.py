@@ -166,6 +166,7 @@ def test_a_reader_that_leaves_is_no_error(node_url: str, client: SyncClient) -> 
     "arguments",
     [("tasks",), ("tasks", "--state", "failed"), ("dead", "list"), ("handlers",), ("handlers", "add"), ("nodes",),
      ("stats",), ("submit", "add", "a:=1"), ("submit", "fail", "--wait"), ("pause", "echo"), ("resume", "echo"),
+     ("tenant", "pause", "acme"), ("tenant", "resume", "acme"),
      ("cancel", "--handler", "nobody", "--yes"), ("dead", "replay", "--handler", "nobody", "--yes"),
      ("dead", "purge", "--handler", "nobody", "--dry-run")],
     ids=" ".join,

@@ -46,7 +46,7 @@ async def test_pause_and_resume(http: Http, node: MemoryNode) -> None:
     paused = await http.post("/v1/handlers/add/pause")
     assert (paused.status, paused.json["paused"]) == (200, True)
     assert (await http.post("/v1/handlers/add/pause")).json["paused"] is True
-    await until(lambda: "add" in node.world.capacity.paused)
+    await until(lambda: "add" in node.world.capacity.paused.handlers)
     task = await http.submit("add", {"a": 1})
     assert (task["state"], task["waiting"]["reason"]) == ("ready", "paused")
     resumed = await http.post("/v1/handlers/add/resume")
@@ -290,7 +290,7 @@ async def test_stats_tell_of_all_nodes_what_they_told_last(http: Http, node: Mem
 
 async def test_tenants_are_listed_and_weighed(http: Http, node: MemoryNode) -> None:
     assert (await http.call("PUT", "/v1/tenants/acme", json={"weight": 3})).json == {
-        "name": "acme", "weight": 3, "ready": 0, "scheduled": 0, "running": 0, "oldest_s": 0.0,
+        "name": "acme", "weight": 3, "paused": False, "ready": 0, "scheduled": 0, "running": 0, "oldest_s": 0.0,
     }  # fmt: skip
     await http.submit("add", {"a": 1}, delay_s=3600)
     await until(lambda: node.world.capacity.weights == {"acme": 3})

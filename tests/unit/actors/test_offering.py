@@ -10,7 +10,7 @@ import pytest
 from actors.authoring.registry import Kind
 from actors.executor import offers
 from runtime.core.messages import ITEMS_MAX, Credit, Offer, Waiting
-from runtime.core.task import State
+from runtime.core.task import Paused, State
 from runtime.errors import Unavailable
 from tests.support.factories import new_id
 from tests.support.offer_rig import ROOM, Spot, Spots, quick, spots, threaded
@@ -215,7 +215,7 @@ async def test_what_this_node_cannot_run_is_handed_back() -> None:
 async def test_what_is_paused_is_handed_back(two: Spots, near: Spot, far: Spot) -> None:
     await granted(near, far)
     tasks = await two.waiting(far, 1)
-    far.capacity.paused = frozenset({"quick"})
+    far.capacity.paused = Paused(frozenset({"quick"}))
     await route(near, tasks)
     assert far.started == []
     [view] = await two.store.get_many(ids(tasks))

@@ -48,7 +48,18 @@ ON CONFLICT (name) DO UPDATE
 SELECT name, digest, schema, defaults, source, doc, paused_at IS NOT NULL AS paused FROM noria.handler ORDER BY name;
 
 -- name: paused
-SELECT name FROM noria.handler WHERE paused_at IS NOT NULL ORDER BY name;
+SELECT name, false AS is_tenant FROM noria.handler WHERE paused_at IS NOT NULL
+UNION ALL
+SELECT name, true FROM noria.tenant_pause;
+
+-- name: pause_tenant
+-- $1 name text
+-- The first pause's time stays.
+INSERT INTO noria.tenant_pause (name) VALUES ($1) ON CONFLICT DO NOTHING;
+
+-- name: resume_tenant
+-- $1 name text
+DELETE FROM noria.tenant_pause WHERE name = $1;
 
 -- name: tenant_weights
 SELECT name, weight FROM noria.tenant ORDER BY name;
