@@ -10,11 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+import asyncpg
 import pytest
 
 from actors import Harness, Task
 from actors.authoring.registry import Registry
 from node.client import Client
+from runtime.adapters.postgres import PostgresStore
 from runtime.core.task import AttemptKind, State
 from tests.support.memory_node import memory_node
 
@@ -187,6 +189,31 @@ async def test_10_unique() -> None:
         assert saves[-1].result == "indexed a, revision 2"
         one = await harness.submit(Task(handler="statement", payload={"month": "05"}, delay_s=5))
         assert (await harness.submit(Task(handler="statement", payload={"month": "05"}))).id == one.id
+
+
+async def test_12_transactions(pg_dsn: str) -> None:
+    orders = example("12")
+    async with PostgresStore.open(pg_dsn) as store:
+        await store.publish(Registry(orders.charge_order).entries())
+    shop = await asyncpg.connect(pg_dsn)
+    try:
+        await shop.execute(orders.TABLES)
+        task_id = await orders.buy(shop, 7, 1999)
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await orders.buy(shop, 7, 1999)
+        asked = await shop.fetch("SELECT id, payload FROM noria.task")
+        assert [(row["id"], row["payload"]) for row in asked] == [(task_id, b'{"order_id":7}')]
+        async with Harness(orders.charge_order, orders.send_receipt, connection=shop) as harness:
+            charge = await harness.submit(Task(handler="charge_order", payload={"order_id": 7}))
+            await harness.run_until_idle()
+            assert charge.result == 1999
+            [receipt] = await harness.tasks("send_receipt")
+            assert receipt.result == "order 7: 19.99 received"
+            unknown = await harness.submit(Task(handler="charge_order", payload={"order_id": 8}))
+            assert (unknown.state, unknown.error and unknown.error.type) == (State.FAILED, "Fail")
+        assert await shop.fetchval("SELECT sum(cents) FROM payment") == 1999
+    finally:
+        await shop.close()
 
 
 class FakeSession:

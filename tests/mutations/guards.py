@@ -195,4 +195,23 @@ GUARDS: Final = (
         ),
         test="tests/integration/postgres/test_pg_unique.py::test_a_claim_between_any_two_steps",
     ),
+    Guard(
+        name="the fence of a handler's transaction",
+        path="runtime/adapters/postgres/transactions.py",
+        texts=(("        if not fenced.places:\n            return Verdict.FENCED\n", ""),),
+        test="tests/integration/postgres/test_pg_transactions.py::test_all_or_nothing",
+    ),
+    Guard(
+        name="where the answer to a handler's commit is lost, nothing is assumed",
+        path="actors/executor/transacting.py",
+        texts=(("[self._settlement(run, release)]", "[self._settlement(run, move)]"),),
+        test="tests/faults/test_transactions.py::test_an_answer_that_is_lost_is_looked_for",
+    ),
+    Guard(
+        name="enqueueing by SQL is only for roles that were granted it",
+        path="runtime/adapters/postgres/migrations/0009_enqueue.sql",
+        texts=(("REVOKE ALL ON FUNCTION noria_api.enqueue FROM PUBLIC;\n", ""),),
+        test="tests/integration/postgres/test_pg_enqueue.py"
+        "::test_a_role_that_may_call_it_may_do_nothing_else",
+    ),
 )
