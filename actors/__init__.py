@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from actors.authoring.actor import Actor, actor, field
+from actors.authoring.batching import Batch, BatchContext
 from actors.authoring.context import Context
 from actors.authoring.exceptions import (
     Cancelled,
@@ -28,6 +29,7 @@ from actors.authoring.exceptions import (
     ResourceNotFound,
     ResultNotSerializable,
     Retry,
+    WrongOutcomes,
 )
 from actors.authoring.markers import handler, lifespan
 from actors.authoring.parents import Parent, Parents
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Actor",
     "Backoff",
+    "Batch",
+    "BatchContext",
     "Cancelled",
     "Context",
     "Fail",
@@ -61,6 +65,7 @@ __all__ = [
     "TaskOptions",
     "Unique",
     "Workflow",
+    "WrongOutcomes",
     "actor",
     "chain",
     "chord",

@@ -73,6 +73,7 @@ IDLE_WITHIN_S: Final = 30 * 86_400.0
 _LEASE_S: Final = 100 * 365 * 86_400.0  # nobody renews it
 _ASK_S: Final = 60.0
 _STRIDE_S: Final = 1.0
+_MOMENT_S: Final = 0.001
 _PAGE: Final = 500
 _LONGEST_JITTER: Final = math.nextafter(1.0, 0.0)
 _UNFINISHED: Final = (State.BLOCKED, State.SCHEDULED, State.READY, State.RUNNING)
@@ -344,7 +345,10 @@ class Harness:
         moments: list[datetime] = []
         for view in await self._views(TaskFilter(states=_UNFINISHED)):
             if view.state is State.RUNNING:
-                moments.append((view.started_at or self.now) + timedelta(seconds=view.timeout_s))
+                began = view.started_at or self.now
+                moments.append(began + timedelta(seconds=view.timeout_s))
+                if (called := began + self._gathers(view.handler)) > self.now:
+                    moments.append(called)
             elif view.due is not None and view.due > self.now:
                 moments.append(view.due)
             if view.expires_at is not None and view.state is not State.RUNNING:
@@ -353,6 +357,12 @@ class Harness:
         if (limited_at_s := self._capacity.limited_at_s) is not None:
             at_s.append(limited_at_s)
         return min(at_s, default=None)
+
+    def _gathers(self, name: str) -> timedelta:
+        """How long a task may wait for others of its batch, and a moment more: timers are finer than instants."""
+        handler = self.registry.get(name)
+        batch = None if handler is None else handler.options.batch
+        return timedelta(0) if batch is None else timedelta(seconds=batch.wait_s + _MOMENT_S)
 
     # -- looking ------------------------------------------------------------------------------------
 
@@ -464,7 +474,7 @@ class _Patience:
         self._since_s = 0.0
 
     def busy(self) -> bool:
-        if not self._capacity.taken:
+        if self._capacity.taken <= self._capacity.gathering:
             return False
         seen = (self._capacity.taken, self._tally.totals.total())
         now_s = asyncio.get_running_loop().time()

@@ -197,7 +197,8 @@ class Context:
             )
         if self._transactions is None:
             raise NoriaError(
-                f"{self.handler}: ctx.transaction() needs a database; a Harness takes connection=…"
+                f"{self.handler}: ctx.transaction() needs a database (a Harness takes connection=…), "
+                "and is not for batch handlers: each of their tasks commits by itself"
             )
         if self._closed or self._transaction_used:
             why = "the attempt has ended" if self._closed else "it was used before"

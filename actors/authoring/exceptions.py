@@ -36,6 +36,10 @@ class ResultNotSerializable(Fail):
     """What the handler returned has no exact form as bytes; another attempt would not change that."""
 
 
+class WrongOutcomes(NoriaError):
+    """What a batch handler returned is not one outcome for each of its tasks. All of them have failed."""
+
+
 class ResourceNotFound(NoriaError, LookupError):
     """`ctx.use(T)` found no resource that is a T; the message lists those that exist."""
 

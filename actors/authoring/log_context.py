@@ -15,12 +15,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
+from actors.authoring.batching import BatchContext
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from actors.authoring.context import Context
 
-current_attempt: ContextVar[Context | None] = ContextVar("noria_current_attempt", default=None)
+current_attempt: ContextVar[Context | BatchContext | None] = ContextVar("noria_current_attempt", default=None)
 
 FIELDS: Final = ("task_id", "attempt", "handler", "trace_id")
 
@@ -48,6 +50,11 @@ class AttemptFilter(logging.Filter):
         if context is None:
             for name in FIELDS:
                 fields.setdefault(name, "")
+        elif isinstance(
+            context, BatchContext
+        ):  # many tasks: which of them a record is about, only the author knows
+            for name in FIELDS:
+                fields.setdefault(name, context.handler if name == "handler" else "")
         else:
             fields.setdefault("task_id", str(context.task_id))
             fields.setdefault("attempt", context.attempt)

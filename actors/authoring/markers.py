@@ -21,6 +21,7 @@ from runtime.errors import RegistrationError
 if TYPE_CHECKING:
     from types import FrameType
 
+    from actors.authoring.batching import Batch, BatchContext
     from actors.authoring.binding import Binding
     from actors.authoring.context import Context
 
@@ -31,6 +32,7 @@ _WORD: Final = re.compile(r"[^\W\d]\w*")
 F = TypeVar(
     "F", bound="Callable[Concatenate[Context, ...], Any] | Callable[Concatenate[Any, Context, ...], Any]"
 )
+B = TypeVar("B", bound="Callable[[BatchContext, list[Any]], Any]")
 L = TypeVar("L", bound=Callable[[], AsyncIterator[Any]])
 
 
@@ -48,6 +50,10 @@ class HandlerMark:
 
 class _Marker(Protocol):
     def __call__(self, fn: F, /) -> F: ...
+
+
+class _BatchMarker(Protocol):
+    def __call__(self, fn: B, /) -> B: ...
 
 
 @overload
@@ -71,7 +77,27 @@ def handler(
     priority: Priority = "medium",
     cpu: bool = False,
     read_only: bool = False,
+    batch: None = None,
 ) -> _Marker: ...
+
+
+@overload
+def handler(
+    name: str | None = None,
+    *,
+    batch: Batch,
+    timeout_s: float = 300.0,
+    max_attempts: int = 3,
+    rate_limit: str | None = None,
+    burst: int | None = None,
+    max_running: int | None = None,
+    limit_per: LimitPer = "handler",
+    unique: Unique | None = None,
+    backoff: Backoff | None = None,
+    give_up_on: tuple[type[BaseException], ...] = (),
+    retry_on: tuple[type[BaseException], ...] = (),
+    priority: Priority = "medium",
+) -> _BatchMarker: ...
 
 
 def handler(
@@ -90,6 +116,7 @@ def handler(
     priority: Priority = "medium",
     cpu: bool = False,
     read_only: bool = False,
+    batch: Batch | None = None,
 ) -> Any:
     """Mark a function as a handler: an `async def` runs in the event loop, a `def` in a thread.
 
@@ -97,7 +124,7 @@ def handler(
     attempt; `max_attempts` counts failures, the first included; `backoff` is the pause between them.
     `give_up_on` are exceptions that are final; where `retry_on` is given, all others are. `unique` is
     what posted tasks are unique by, unless they say otherwise. `read_only` is for actor methods that change no
-    state. The name is the function's unless it is given.
+    state. `batch` makes one call take many tasks (batching.py). The name is the function's unless it is given.
 
     `rate_limit` ("100/s", "5/min") bounds how many attempts start in the whole cluster, `burst` how many of them
     at once after a pause, `max_running` how many run at the same time. With `limit_per="tenant"` each tenant has
@@ -123,6 +150,7 @@ def handler(
                 priority=priority,
                 cpu=cpu,
                 read_only=read_only,
+                batch=batch,
             )
         except RegistrationError as error:
             raise refusal(fn, str(error)) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from actors.authoring.batching import Batch, batch_fault
 from actors.authoring.limits import attempts_fault, count_fault, timeout_fault
 from actors.authoring.unique import unique_faults, unique_of
 from runtime.core.backoff import Backoff
@@ -41,6 +42,7 @@ class HandlerOptions:
     unique: Unique | None = None  # of what is posted; children and schedules are not unique
     cpu: bool = False
     read_only: bool = False
+    batch: Batch | None = None
 
     def __post_init__(self) -> None:
         _require("timeout_s", timeout_fault(self.timeout_s))
@@ -53,6 +55,10 @@ class HandlerOptions:
         for name in ("cpu", "read_only"):
             if not isinstance(getattr(self, name), bool):
                 _require(name, f"{getattr(self, name)!r} is neither True nor False")
+        if self.batch is not None:
+            _require("batch", batch_fault(self.batch))
+        if self.batch is not None and self.cpu:
+            _require("batch", "is for async def and for def in threads, not for cpu=True")
 
     @classmethod
     def make(
@@ -86,7 +92,8 @@ class HandlerOptions:
 
     def describe(self) -> dict[str, Any]:
         """JSON-able, as the catalog shows it."""
-        return {
+        batch = self.batch
+        described = {
             "timeout_s": float(self.timeout_s),
             "max_attempts": self.max_attempts,
             "priority": self.priority.name.lower(),
@@ -102,6 +109,9 @@ class HandlerOptions:
             "read_only": self.read_only,
             **({} if self.limit.is_open else _rest_of(self.limit)),
         }
+        if batch is not None:  # else the digests of all other handlers would be those of new versions
+            described["batch"] = {"max": batch.max, "wait_s": float(batch.wait_s)}
+        return described
 
 
 def limit_of(

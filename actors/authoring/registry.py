@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from actors.authoring.actor import Actor, actor_methods
+from actors.authoring.batching import alone
 from actors.authoring.binding import Binding, binding_of
 from actors.authoring.lifespans import LifespanDef
 from actors.authoring.limits import name_fault
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 _LOOKS_S: Final = 0.1  # what a burst should last for
 
 
+PLACE: Final = 1_000  # parts of what a body takes of a node's limit
+
+
 class Kind(StrEnum):
     """Where a handler's body runs."""
 
@@ -50,7 +54,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HandlerDef:
-    """One handler as a node runs it: `fn(ctx, **bind(payload))`, then `encode_result`."""
+    """One handler as a node runs it: `fn(ctx, **bind(payload))`, then `encode_result`.
+
+    Of a batch handler `fn` runs one task alone, and `batch_fn(BatchContext, [value, …])` many; `share` is what one task
+    of them takes of the call's place.
+    """
 
     name: str
     fn: Callable[..., Any]
@@ -61,6 +69,8 @@ class HandlerDef:
     doc: str
     binding: Binding
     actor: ActorDef | None = None  # whose method it is
+    batch_fn: Callable[..., Any] | None = None
+    share: int = PLACE
 
     def validate(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments as `bind` would give them. Raises InvalidInput with pointers '#/payload/…'."""
@@ -223,7 +233,7 @@ class Registry:
         name = fn.__name__ if mark.name is None else mark.name
         known = self._handlers.get(name)
         if known is not None:
-            if known.fn is fn:
+            if fn in (known.fn, known.batch_fn):
                 return
             raise RegistrationError(f"{source_of(fn)}: handler {name!r} is already defined at {known.source}")
         if fault := name_fault(name):
@@ -234,15 +244,18 @@ class Registry:
             raise refusal(fn, "is a method; handlers with self belong into a class that extends Actor")
         if mark.options.read_only:
             raise refusal(fn, "read_only=True is for methods of actors; a function has no state")
+        batch = mark.options.batch
         self._handlers[name] = HandlerDef(
             name=name,
-            fn=fn,
+            fn=fn if batch is None else alone(fn, name),
             kind=_kind(fn, mark.options),
             options=mark.options,
             source=source_of(fn),
             module=fn.__module__,
             doc=inspect.getdoc(fn) or "",
             binding=binding,
+            batch_fn=None if batch is None else fn,
+            share=PLACE if batch is None else -(-PLACE // batch.max),
         )
 
     def _add_actor(self, kind: type[Actor]) -> None:

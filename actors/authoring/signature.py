@@ -1,7 +1,8 @@
 """The arguments of a handler, read once, with errors that name the line to fix.
 
 Law: a handler is `fn(ctx: Context, …)`, or a method `fn(self, ctx: Context, …)` of an actor; what follows can
-be given by name, because a payload is an object. Un-annotated arguments and results are Any.
+be given by name, because a payload is an object. Un-annotated arguments and results are Any. A batch handler is
+`fn(ctx: BatchContext, values: list[T]) -> list[R | Exception]`; it reads here as what one task of it is: T in, R out.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Final
 
+from actors.authoring.batching import BatchContext, element_of, result_of
 from actors.authoring.context import Context
 from actors.authoring.markers import mark_of
 from actors.authoring.source import refusal
@@ -23,6 +25,7 @@ _REFUSED_KINDS: Final = {
     inspect.Parameter.VAR_POSITIONAL: "takes any number of positions; a payload gives arguments by name",
     inspect.Parameter.VAR_KEYWORD: "takes any name; name what the handler takes, or take one dict",
 }
+_CONTEXTS: Final[dict[str, Any]] = {"Context": Context, "BatchContext": BatchContext}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,35 @@ def read_signature(fn: Callable[..., Any]) -> Signature:
     is_method = bool(parameters) and parameters[0].name == "self" and _unannotated(parameters[0])
     others = parameters[is_method:]
     hints = _resolve(fn)
-    _check_context(fn, others.pop(0) if others else None, hints)
+    is_batch = (mark := mark_of(fn)) is not None and mark.options.batch is not None
+    if is_batch and is_method:
+        raise refusal(fn, "batch= is for functions: the messages of a keyed actor run one after the other")
+    _check_context(fn, others.pop(0) if others else None, hints, BatchContext if is_batch else Context)
     for parameter in others:
         if parameter.kind in _REFUSED_KINDS:
             raise refusal(fn, f"argument {parameter.name!r} {_REFUSED_KINDS[parameter.kind]}")
     arguments = tuple(Argument(p.name, hints.get(p.name, Any), p.default) for p in others)
+    if is_batch:
+        return _of_one(fn, arguments, hints.get("return", Any))
     return Signature(arguments, hints.get("return", Any), is_method)
+
+
+def _of_one(fn: Callable[..., Any], arguments: tuple[Argument, ...], returns: Any) -> Signature:
+    """What one task of a batch handler takes and returns."""
+    wanted = "(ctx: BatchContext, mail: list[Mail]) -> list[Receipt | Exception]"
+    try:
+        [argument] = arguments
+        value = Argument(argument.name, element_of(argument.annotation), inspect.Parameter.empty)
+    except (ValueError, TypeError):
+        raise refusal(fn, f"a batch handler takes one list after the context: {wanted}") from None
+    if not argument.required:
+        raise refusal(
+            fn, f"argument {argument.name!r} has a default; every task of a batch has a value: {wanted}"
+        )
+    try:
+        return Signature((value,), result_of(returns), is_method=False)
+    except TypeError:
+        raise refusal(fn, f"a batch handler returns a list or None, not {returns!r}: {wanted}") from None
 
 
 def _check_kind(fn: Callable[..., Any]) -> None:
@@ -70,29 +96,35 @@ def _check_kind(fn: Callable[..., Any]) -> None:
         )
 
 
-def _check_context(fn: Callable[..., Any], ctx: inspect.Parameter | None, hints: dict[str, Any]) -> None:
+def _check_context(
+    fn: Callable[..., Any], ctx: inspect.Parameter | None, hints: dict[str, Any], kind: type
+) -> None:
     if ctx is None or ctx.kind in (ctx.VAR_POSITIONAL, ctx.VAR_KEYWORD, ctx.KEYWORD_ONLY):
-        raise refusal(fn, "its first argument must be the context: (ctx: Context, …)")
-    if hints.get(ctx.name) is Context:
+        raise refusal(fn, f"its first argument must be the context: (ctx: {kind.__name__}, …)")
+    if hints.get(ctx.name) is kind:
         return
     if _unannotated(ctx):
-        raise refusal(fn, f"its first argument must be annotated as the context: ({ctx.name}: Context, …)")
-    raise refusal(
-        fn, f"its first argument must be the context ({ctx.name}: Context), not {hints[ctx.name]!r}"
-    )
+        why = f"its first argument must be annotated as the context: ({ctx.name}: {kind.__name__}, …)"
+        raise refusal(fn, why)
+    if hints[ctx.name] is BatchContext:
+        raise refusal(
+            fn, "takes a BatchContext; say how many tasks a call gets: @handler(batch=Batch(max=100))"
+        )
+    why = f"its first argument must be the context ({ctx.name}: {kind.__name__}), not {hints[ctx.name]!r}"
+    raise refusal(fn, why)
 
 
 def _resolve(fn: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations as types. `Context` may be imported for type checkers only; nothing else can."""
+    """Annotations as types. The contexts may be imported for type checkers only; nothing else can."""
     mark = mark_of(fn)
     scope = dict(mark.scope) if mark is not None else {}
     try:
         try:
             return typing.get_type_hints(fn, localns=scope, include_extras=True)
         except NameError as error:
-            if error.name != "Context":
+            if error.name not in _CONTEXTS:
                 raise
-            return typing.get_type_hints(fn, localns={**scope, "Context": Context}, include_extras=True)
+            return typing.get_type_hints(fn, localns=_CONTEXTS | scope, include_extras=True)
     except NameError as error:
         why = (
             f"the annotation {error.name!r} is not known at run time; import it outside of `if TYPE_CHECKING`"

@@ -48,9 +48,11 @@ from runtime.core.unique import Unique
 from runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from actors.authoring.batching import BatchContext
     from actors.authoring.context import Context
 
 P = ParamSpec("P")
+T = TypeVar("T")
 R = TypeVar("R")
 R_co = DefaultTypeVar("R_co", covariant=True, default=Any)
 
@@ -165,8 +167,37 @@ def task(
 def task(fn: Callable[Concatenate[Context, P], R], /, *args: P.args, **kwargs: P.kwargs) -> Task[R]: ...
 
 
+@overload
+def task(fn: Callable[[BatchContext, list[T]], Coroutine[Any, Any, None]], value: T, /) -> Task[None]: ...
+
+
+@overload  # invariant, so that only the very type matches that asyncio.gather(return_exceptions=True) has
+def task(
+    fn: Callable[[BatchContext, list[T]], Coroutine[Any, Any, list[R | BaseException]]], value: T, /
+) -> Task[R]: ...
+
+
+@overload
+def task(
+    fn: Callable[[BatchContext, list[T]], Coroutine[Any, Any, Sequence[R | Exception]]], value: T, /
+) -> Task[R]: ...
+
+
+@overload
+def task(fn: Callable[[BatchContext, list[T]], None], value: T, /) -> Task[None]: ...
+
+
+@overload
+def task(fn: Callable[[BatchContext, list[T]], list[R | BaseException]], value: T, /) -> Task[R]: ...
+
+
+@overload
+def task(fn: Callable[[BatchContext, list[T]], Sequence[R | Exception]], value: T, /) -> Task[R]: ...
+
+
 def task(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task[Any]:
-    """A call of the handler `fn` with these arguments (ctx left out), as a value to submit.
+    """A call of the handler `fn` with these arguments (ctx left out), as a value to submit. Of a batch handler, with one
+    value of its list.
 
     Raises InvalidInput naming each wrong argument, RegistrationError where `fn` is no handler.
     """

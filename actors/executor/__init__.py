@@ -6,6 +6,7 @@ claiming.py   which bands to claim from next; suspects.py those that must run al
 offers.py     what other nodes have offered, and the credit that they have
 pool.py       pooled workers that run bodies, with one shared deadline structure
 attempts.py   one attempt: its context, where its body runs, what becomes of its row
+batches.py    tasks that are called together; calls.py one such call
 bodies.py     how a body ended, and the move that follows from it
 threads.py    plain `def` handlers
 processes.py  `cpu=True` handlers, in child processes that can be killed (child.py is what they run)

@@ -26,7 +26,9 @@ from actors.authoring.task import Task
 from actors.authoring.workflow import Workflow
 from actors.executor.bodies import (
     Ended,
+    Lot,
     Move,
+    Moves,
     Raised,
     Returned,
     Run,
@@ -37,6 +39,7 @@ from actors.executor.bodies import (
     move_when_stopped,
     raised,
 )
+from actors.executor.calls import Calls
 from actors.executor.processes import Processes
 from actors.executor.threads import Threads
 from actors.insisting import until_taken
@@ -73,6 +76,7 @@ class Attempts:
             Kind.THREAD: self._in_thread,
             Kind.PROCESS: self._processes.run,
         }
+        self._calls = Calls(world, started, self._threads, self._begin, self._children, self._other_versions)
 
     def context(self, claim: Claim, handler: HandlerDef, fence: int | None = None) -> Context:
         return Context(
@@ -86,12 +90,14 @@ class Attempts:
             metadata=None if claim.metadata is None else orjson.loads(claim.metadata),
             trace_context=claim.trace_context,
             resources=self._world.resources,
-            transactions=self._world.transactions,
+            transactions=self._world.transactions if handler.batch_fn is None else None,
             on_progress=partial(self._progress, claim.id, claim.attempt),
         )
 
-    async def run(self, run: Run) -> Move:
+    async def run(self, run: Run | Lot) -> Move | Moves:
         """Run one body. Few frames: quick bodies pay for each."""
+        if isinstance(run, Lot):
+            return await self._calls.run(run)
         current_attempt.set(run.context)
         self._started(run)
         children: tuple[NewTask, ...] = ()
@@ -125,6 +131,12 @@ class Attempts:
             return move_when_stopped(run, self._world.jitter())
         return move_of(run, ended, self._world.jitter(), children, leave_to)
 
+    async def _begin(self, run: Run) -> Ended | None:
+        """What comes before the body, for one task of a batch."""
+        if run.claim.parents:
+            run.context.meet(await self._parents(run.claim))
+        return await self._refusal(run) if run.claim.created_by.startswith(UNCHECKED) else None
+
     async def _refusal(self, run: Run) -> Ended | None:
         """What SQL enqueued is checked here as at any other door. What no version takes is a dead letter at once."""
         handler = run.handler
@@ -147,7 +159,7 @@ class Attempts:
         return end_of(run.handler, run.claim.payload, run.args, call, self._result_max(run))
 
     def _in_thread(self, run: Run) -> Awaitable[Ended]:
-        call = partial(self._threads.call, run)
+        call = partial(self._threads.call, run.handler.fn, run.context)
         return end_of(run.handler, run.claim.payload, run.args, call, self._result_max(run))
 
     def _result_max(self, run: Run) -> int:

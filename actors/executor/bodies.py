@@ -14,8 +14,9 @@ from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
+from actors.authoring.batching import BatchContext
 from actors.authoring.context import Context
-from actors.authoring.exceptions import Cancelled, Fail, Retry, Snoozed, signal_in
+from actors.authoring.exceptions import Cancelled, Fail, ResultNotSerializable, Retry, Snoozed, signal_in
 from actors.authoring.limits import RESULT_BYTES_MAX
 from actors.authoring.registry import HandlerDef
 from runtime.core import decisions
@@ -30,6 +31,7 @@ _TRACEBACK_CHARS_MAX: Final = 8_000
 _RELEASE_S_MAX: Final = 60.0
 
 Move = Finish | Requeue
+Moves = list[tuple["Run", Move]]
 
 
 class Stop(Enum):
@@ -57,6 +59,25 @@ class Run:
     abandoned: bool = False
     worker: asyncio.Task[None] | None = None
     turn: ActiveTurn | None = None  # of a keyed actor, which this message is part of
+
+
+@dataclass(slots=True, eq=False)
+class Lot:
+    """One call of a batch handler, for the pool like one run: `live` are those of its tasks that have not ended."""
+
+    live: dict[Run, None]
+    handler: HandlerDef
+    context: BatchContext
+    claim: Claim  # that of the task with the least time
+    parts: int  # of a place, beside what the tasks take
+    started_s: float = 0.0
+    deadline_s: float = 0.0
+    stop: Stop | None = None
+    stop_since_s: float = 0.0
+    stop_count: int = 0
+    abandoned: bool = False
+    worker: asyncio.Task[None] | None = None
+    turn: None = None
 
 
 # -- how a body ended -------------------------------------------------------------------------------
@@ -113,6 +134,19 @@ async def end_of(
     except Cancelled as stopped:  # it noticed by itself that it was asked to stop
         raise asyncio.CancelledError(str(stopped)) from stopped
     except BaseException as error:  # noqa: BLE001 - a handler may raise anything, SystemExit too
+        return raised(handler, error)
+    if len(result) > result_max:
+        return Raised(_too_large(len(result), result_max), final=True)
+    return Returned(result, codec)
+
+
+def end_with(handler: HandlerDef, outcome: Any, result_max: int) -> Ended:
+    """What one task of a batch came to: a result, or an exception that was returned in its place."""
+    if isinstance(outcome, BaseException):
+        return raised(handler, outcome)
+    try:
+        result, codec = handler.encode_result(outcome)
+    except ResultNotSerializable as error:
         return raised(handler, error)
     if len(result) > result_max:
         return Raised(_too_large(len(result), result_max), final=True)
@@ -183,6 +217,21 @@ def move_when_stopped(run: Run, jitter: float) -> Move:
         case None:
             error = ErrorInfo("CancelledError", "the handler cancelled itself")
             return decisions.after_failure(run.claim, error, backoff=backoff, jitter=jitter)
+
+
+def runs_of(body: Run | Lot) -> list[Run]:
+    """The tasks of a body that have not ended."""
+    return list(body.live) if isinstance(body, Lot) else [body]
+
+
+def stopped(body: Run | Lot, jitter: Callable[[], float]) -> Move | Moves:
+    """What becomes of a body that does not end by itself."""
+    if isinstance(body, Run):
+        return move_when_stopped(body, jitter())
+    for run in body.live:
+        run.stop = body.stop
+        run.context.close()
+    return [(run, move_when_stopped(run, jitter())) for run in body.live]
 
 
 # -- readable errors --------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 Taken = reserved for a task that is being accepted, or claimed and not ended. Each kind of body has its own limit
 and a small buffer of claimed work beside it, worth `_BUFFER_S` at the present rate: quick tasks keep their workers
-busy while the next claim is under way, and long ones are never held back from other nodes.
+busy while the next claim is under way, and long ones are never held back from other nodes. A call of a batch handler
+takes one place however many tasks it has; while they gather, each takes its share (`share`, of PLACE).
 
 A band has a backlog while rows of it may wait that are due: then nothing of it is born running, or it would
 overtake them.
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from actors.authoring.registry import HandlerDef, Kind
+from actors.authoring.registry import PLACE, HandlerDef, Kind
 from actors.executor.door import Door
 from runtime.core.limits import Limit
 from runtime.core.task import NOT_PAUSED
@@ -27,10 +28,12 @@ _RATE_KEPT: Final = 0.9  # per measurement: a commit that takes long is no sign 
 class Capacity:
     def __init__(self, limits: Mapping[Kind, int]) -> None:
         self._limits = dict(limits)
-        self._taken = dict.fromkeys(limits, 0)
+        self._taken = dict.fromkeys(limits, 0)  # parts of places
+        self._tasks = 0
+        self.gathering = 0  # of those tasks, how many wait for others of their batch
         self._buffer = dict.fromkeys(limits, 0)
-        self._per_s = dict.fromkeys(limits, 0.0)  # how many ended while there was work
-        self._ended = dict.fromkeys(limits, 0)
+        self._per_s = dict.fromkeys(limits, 0.0)  # places that were freed while there was work
+        self._ended = dict.fromkeys(limits, 0)  # parts of places
         self._measured_at_s = 0.0
         self._backlog: dict[int, int] = {}  # band -> how often rows were put there
         self._backlog_kinds: dict[int, Kind] = {}  # of those bands
@@ -48,26 +51,29 @@ class Capacity:
     def reset(self) -> None:
         """Nothing is taken (a new executor has nothing in hand, and isolates nobody)."""
         self._taken = dict.fromkeys(self._limits, 0)
+        self._tasks = self.gathering = 0
         self.open("isolation")
 
     # -- room ---------------------------------------------------------------------------------------
 
     @property
     def taken(self) -> int:
-        return sum(self._taken.values())
+        """How many tasks."""
+        return self._tasks
 
     def taken_of(self, kind: Kind) -> int:
-        return self._taken[kind]
+        """How many places. One that is only begun counts as free, or the last would never be filled."""
+        return self._taken[kind] // PLACE
 
     def room(self, kind: Kind) -> int:
         """How many more bodies of this kind may be claimed now."""
         if self._closed:
             return 0
-        return max(0, self._limits[kind] + self._buffer[kind] - self._taken[kind])
+        return max(0, self._limits[kind] + self._buffer[kind] - self.taken_of(kind))
 
     def room_for_births(self, kind: Kind) -> int:
         """How many more may be reserved; more than may be claimed, unless something waits to be claimed."""
-        return 0 if self._closed else max(0, self._size_for_births(kind) - self._taken[kind])
+        return 0 if self._closed else max(0, self._size_for_births(kind) - self.taken_of(kind))
 
     def _size_for_births(self, kind: Kind) -> int:
         buffers = 1 if kind in self._behind_since_s else _BIRTHS
@@ -103,19 +109,29 @@ class Capacity:
             return False
         return count - self.room_for_births(kind) <= self._per_s[kind] * within_s
 
-    def take(self, kind: Kind, count: int = 1) -> None:
-        self._taken[kind] += count
+    def take(self, kind: Kind, count: int = 1, share: int = PLACE) -> None:
+        self._taken[kind] += count * share
+        self._tasks += count
 
-    def give_back(self, kind: Kind, count: int = 1) -> None:
+    def give_back(self, kind: Kind, count: int = 1, share: int = PLACE) -> None:
         """For work that was taken and not run."""
-        self._taken[kind] = max(0, self._taken[kind] - count)
+        self._taken[kind] = max(0, self._taken[kind] - count * share)
+        self._tasks = max(0, self._tasks - count)
         self.door.let_in(kind)
 
-    def end(self, kind: Kind) -> None:
+    def end(self, kind: Kind, share: int = PLACE) -> None:
         """A body ended."""
-        self._taken[kind] = max(0, self._taken[kind] - 1)  # a reset may lie between
-        self._ended[kind] += 1
+        self._taken[kind] = max(0, self._taken[kind] - share)  # a reset may lie between
+        self._tasks = max(0, self._tasks - 1)
+        self._ended[kind] += share
         self.door.let_in(kind)
+
+    def fill(self, kind: Kind, parts: int) -> None:
+        """What a call takes of its place beside the shares of its tasks; less than none when it ends."""
+        self._taken[kind] = max(0, self._taken[kind] + parts)
+        if parts < 0:
+            self._ended[kind] -= parts
+            self.door.let_in(kind)
 
     def measure(self, now_s: float) -> None:
         """Set the buffers from what ended since the last call (a few times a second)."""
@@ -123,7 +139,7 @@ class Capacity:
         if elapsed_s <= 0:
             return
         for kind, ended in self._ended.items():
-            per_s = ended / elapsed_s
+            per_s = ended / PLACE / elapsed_s
             self._buffer[kind] = min(_BUFFER_MAX, max(int(per_s * _BUFFER_S), self._buffer[kind] // 2))
             if self._taken[kind]:
                 self._per_s[kind] = max(per_s, self._per_s[kind] * _RATE_KEPT)
@@ -190,5 +206,6 @@ class Capacity:
             return False
         if self.room_for_births(handler.kind) <= 0:
             return False
-        self._taken[handler.kind] += 1
+        self._taken[handler.kind] += handler.share
+        self._tasks += 1
         return True

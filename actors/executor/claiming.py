@@ -21,6 +21,7 @@ from runtime.core.task import NOT_PAUSED, Band, Claim, Take
 _SINCE_MARGIN: Final = timedelta(
     seconds=2
 )  # commits that were under way may bring rows that were due earlier
+_BATCH_ROWS_MAX: Final = 1_000  # of one band in one pull, where a place takes many
 
 
 class Claiming:
@@ -34,6 +35,8 @@ class Claiming:
         self._limited: dict[Kind, list[int]] = {kind: [] for kind in Kind}
         self._limits: Mapping[str, Limit] = {}
         self._newest_due: dict[int, datetime] = {}
+        self._batches: dict[int, int] = {}  # bands of batch handlers that are served: tasks of a call
+        self._rows: dict[int, int] = {}  # of those: rows for each place, in the pull that is under way
 
     def waits(self, band: int) -> None:
         """Rows of this band wait and are due. Those that others have to serve are no backlog of this node."""
@@ -53,8 +56,17 @@ class Claiming:
         for kind, lanes in self._lanes.items():
             if sweep or kind in behind:
                 quotas = lanes.choose(self._world.capacity.room(kind))
-                takes += [Take(band, limit, None if sweep else self._since(band)) for band, limit in quotas]
+                takes += [
+                    Take(band, places * self._rows_each(band, places), None if sweep else self._since(band))
+                    for band, places in quotas
+                ]
         return takes
+
+    def _rows_each(self, band: int, places: int) -> int:
+        """Rows for each place: as many as a call takes, but not too many in one pull."""
+        if (rows := self._batches.get(band, 1)) > 1:
+            rows = self._rows[band] = min(rows, max(1, _BATCH_ROWS_MAX // places))
+        return rows
 
     def limited(self, kind: Kind) -> Sequence[int]:
         """Bands that this node may serve now, under limits: they are never in `takes`."""
@@ -70,7 +82,8 @@ class Claiming:
         for take, mark in zip(takes, marks, strict=True):
             kind = self._kinds.get(take.band)
             if kind is not None:
-                self._lanes[kind].returned(take.band, take.limit, got[take.band])
+                rows = self._rows.get(take.band, 1)
+                self._lanes[kind].returned(take.band, take.limit // rows, -(-got[take.band] // rows))
             if got[take.band] < take.limit:
                 self._world.capacity.clear_backlog(take.band, mark)
             elif not mark and kind is not None:
@@ -108,6 +121,8 @@ class Claiming:
                 capacity.clear_backlog(band.id, capacity.backlog_mark(band.id))
             else:
                 by_kind[handler.kind].append(band)
+                if handler.options.batch is not None:
+                    self._batches[band.id] = handler.options.batch.max
         self._kinds = {band.id: kind for kind, served in by_kind.items() for band in served}
         self._served_kinds = frozenset(self._kinds.values())
         for kind, served in by_kind.items():

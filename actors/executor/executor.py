@@ -15,11 +15,15 @@ from uuid import UUID
 
 from actors.authoring.registry import HandlerDef, Kind
 from actors.executor.attempts import Attempts
+from actors.executor.batches import Batches
 from actors.executor.bodies import (
+    Lot,
     Move,
+    Moves,
     Run,
     Stop,
-    move_when_stopped,
+    runs_of,
+    stopped,
 )
 from actors.executor.claiming import Claiming
 from actors.executor.draining import Draining
@@ -47,7 +51,7 @@ from actors.executor.messages import (
     Waits,
 )
 from actors.executor.offers import Offers
-from actors.executor.pool import Pool
+from actors.executor.pool import Body, Pool
 from actors.executor.reminders import Reminders
 from actors.executor.reporting import Reporter
 from actors.executor.settling import Settled, Settler
@@ -89,6 +93,7 @@ class Executor(Behavior[Message]):
         self._storing = Storing(world, self._settle, self._housekeeping.progress)
         self._attempts = Attempts(world, self._reporter.started, self._housekeeping.progress)
         self._pools = {kind: self._pool(world.limits.of(kind)) for kind in Kind}
+        self._batches = Batches(world, self._pools, self._on_run_ended)
         self._keyed = Keyed(
             world, self._attempts, self._runs, self._start_message, self._on_settled, self._settler.put
         )
@@ -117,8 +122,7 @@ class Executor(Behavior[Message]):
     async def stopped(self, ctx: ActorContext[Message], reason: object) -> None:
         self._offers.close()
         self._keyed.halt()
-        for pool in self._pools.values():
-            self._withdraw(pool)
+        self._withdraw()
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
         await self._attempts.close()
         self._hand_back_unstored()
@@ -277,16 +281,18 @@ class Executor(Behavior[Message]):
     def _start(self, claims: Iterable[Claim]) -> None:
         for claim in claims:
             handler = self._handler_of(claim)
-            self._world.capacity.take(handler.kind)
+            self._world.capacity.take(handler.kind, share=handler.share)
             self._put(claim, handler, None)
 
     def _put(self, claim: Claim, handler: HandlerDef, args: dict[str, Any] | None) -> None:
         run = Run(claim, handler, self._attempts.context(claim, handler), args)
         self._runs[claim.id] = run
         if claim.expired:
-            self._on_ended(run, decisions.after_expiry(claim))
+            self._on_run_ended(run, decisions.after_expiry(claim))
         elif self._draining is not None:
-            self._on_ended(run, decisions.after_release(claim))
+            self._on_run_ended(run, decisions.after_release(claim))
+        elif handler.batch_fn is not None:
+            self._batches.put(run)
         else:
             self._pools[handler.kind].put(run)
 
@@ -306,7 +312,17 @@ class Executor(Behavior[Message]):
 
     # -- ending -------------------------------------------------------------------------------------
 
-    def _on_ended(self, run: Run, move: Move) -> None:
+    def _on_ended(self, body: Body, ended: Move | Moves) -> None:
+        if isinstance(body, Lot):
+            assert isinstance(ended, list), "a move for each of its tasks"
+            self._batches.over(body)
+            for run, move in ended:
+                self._on_run_ended(run, move)
+        else:
+            assert not isinstance(ended, list), "one task has one move"
+            self._on_run_ended(body, ended)
+
+    def _on_run_ended(self, run: Run, move: Move) -> None:
         run.ended_s = self._world.clock.now_s()
         if run.turn is not None:
             self._world.capacity.end(run.handler.kind)
@@ -319,7 +335,7 @@ class Executor(Behavior[Message]):
             self._settle(run, move)
 
     def _settle(self, run: Run, move: Move) -> None:
-        self._world.capacity.end(run.handler.kind)
+        self._world.capacity.end(run.handler.kind, run.handler.share)
         self._settler.put(run, move)
         self._goes_on(run, move)
 
@@ -338,13 +354,13 @@ class Executor(Behavior[Message]):
             if not self._pulling and self._world.capacity.backlog:
                 self._pull()
 
-    def _on_abandoned(self, run: Run) -> None:
+    def _on_abandoned(self, body: Body) -> None:
         log.error(
             "%s does not stop: attempt %d of %s is ended without it, while it goes on in the background",
-            run.handler.name, run.claim.attempt, run.claim.id,
+            body.handler.name, body.claim.attempt, body.claim.id,
         )  # fmt: skip
-        self._world.telemetry.count("abandoned_bodies_total", handler=run.handler.name)
-        self._on_ended(run, move_when_stopped(run, self._world.jitter()))
+        self._world.telemetry.count("abandoned_bodies_total", handler=body.handler.name)
+        self._on_ended(body, stopped(body, self._world.jitter))
 
     def _on_settled(self, batch: Sequence[Settled]) -> None:
         self._reporter.settled(batch)
@@ -404,8 +420,10 @@ class Executor(Behavior[Message]):
         if run is None:
             return
         pool = self._pools[run.handler.kind]
+        if self._batches.cancel(run):
+            return
         if pool.remove(run):
-            self._on_ended(run, decisions.after_cancel(run.claim))
+            self._on_run_ended(run, decisions.after_cancel(run.claim))
         elif pool.is_active(run) and run.stop is None:
             pool.stop(run, Stop.CANCEL)
         elif self._storing.give_up(run):
@@ -418,14 +436,19 @@ class Executor(Behavior[Message]):
             self._draining = Draining(until_s)
         self._draining.join(reply, until_s)
         self._keyed.halt()
-        for pool in self._pools.values():
-            self._withdraw(pool)
+        self._withdraw()
         self._finish_drain()
 
-    def _withdraw(self, pool: Pool) -> None:
+    def _withdraw(self) -> None:
         """Hand back what has not started."""
-        for run in pool.withdraw():
-            self._on_ended(run, decisions.after_release(run.claim))
+        runs = self._batches.withdraw()
+        for pool in self._pools.values():
+            for body in pool.withdraw():
+                if isinstance(body, Lot):
+                    self._batches.over(body)
+                runs += runs_of(body)
+        for run in runs:
+            self._on_run_ended(run, decisions.after_release(run.claim))
 
     def _hand_back_unstored(self) -> None:
         """Results whose store is away for longer than this node has time: the bodies run again elsewhere."""
@@ -445,6 +468,7 @@ class Executor(Behavior[Message]):
         self._offers.tick()
         self._limited.look()
         fenced = self._world.fence.passed
+        self._batches.check_deadlines()
         for pool in self._pools.values():
             pool.check_deadlines()
             if fenced:
@@ -478,7 +502,8 @@ class Executor(Behavior[Message]):
     def _running(self) -> tuple[Running, ...]:
         now_s = self._world.clock.now_s()
         runs = sorted(
-            (run for pool in self._pools.values() for run in pool.active), key=lambda run: run.started_s
+            (run for pool in self._pools.values() for body in pool.active for run in runs_of(body)),
+            key=lambda run: run.started_s,
         )
         return tuple(
             Running(run.claim.id, run.handler.name, run.claim.attempt, now_s - run.started_s)

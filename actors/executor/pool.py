@@ -14,22 +14,25 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from actors.authoring.registry import HandlerDef
-from actors.executor.bodies import Move, Run, Stop
+from actors.executor.bodies import Lot, Move, Moves, Run, Stop
 
 _STOP_AGAIN_S: Final = 2.0
 _GIVE_UP_AFTER: Final = 3
 _RUNS_BEFORE_YIELD: Final = 64  # bodies that never wait must not starve the loop
 
 
+Body = Run | Lot
+
+
 class Pool:
-    """`execute` runs one body and returns what becomes of its row; `ended` is told at once."""
+    """`execute` runs one body and returns what becomes of its row, or of its rows; `ended` is told at once."""
 
     def __init__(
         self,
         size: int,
-        execute: Callable[[Run], Awaitable[Move]],
-        ended: Callable[[Run, Move], None],
-        abandoned: Callable[[Run], None],
+        execute: Callable[[Body], Awaitable[Move | Moves]],
+        ended: Callable[[Body, Move | Moves], None],
+        abandoned: Callable[[Body], None],
         now_s: Callable[[], float],
     ) -> None:
         self._size = size
@@ -37,35 +40,35 @@ class Pool:
         self._ended = ended
         self._abandoned = abandoned
         self._now_s = now_s
-        self._queue: deque[Run] = deque()
+        self._queue: deque[Body] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._active: dict[
-            Run, None
+            Body, None
         ] = {}  # in the order they began: a set of objects has another one in each run
         self._spreading = 0  # how many workers the next turn of the loop wakes; 0: none
         self._closed = False
 
     @property
-    def active(self) -> list[Run]:
+    def active(self) -> list[Body]:
         return list(self._active)
 
-    def is_active(self, run: Run) -> bool:
+    def is_active(self, run: Body) -> bool:
         return run in self._active
 
-    def put(self, run: Run) -> None:
+    def put(self, run: Body) -> None:
         """Start it as soon as a worker is free. Bounded by what the executor claims."""
         self._queue.append(run)
         if not self._spreading:
             self._spread(1)
 
-    def withdraw(self) -> list[Run]:
+    def withdraw(self) -> list[Body]:
         """Everything that has not started, taken out."""
         runs = list(self._queue)
         self._queue.clear()
         return runs
 
-    def remove(self, run: Run) -> bool:
+    def remove(self, run: Body) -> bool:
         """Take one that has not started out; False when it has."""
         try:
             self._queue.remove(run)
@@ -73,7 +76,7 @@ class Pool:
             return False
         return True
 
-    def stop(self, run: Run, why: Stop) -> None:
+    def stop(self, run: Body, why: Stop) -> None:
         """Ask an active body to stop; its end comes through `ended` as always."""
         if run.stop is None:
             run.stop = why
@@ -95,7 +98,7 @@ class Pool:
                 else:
                     self._abandon(run)
 
-    def _abandon(self, run: Run) -> None:
+    def _abandon(self, run: Body) -> None:
         run.abandoned = True
         self._active.pop(run, None)
         if run.worker is not None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
-from actors.executor.bodies import Run
+from actors.authoring.batching import BatchContext
+from actors.authoring.context import Context
 
 _SPARE: Final = 4
 
@@ -26,9 +28,9 @@ class Threads:
     def stuck(self) -> int:
         return len(self._stuck)
 
-    async def call(self, run: Run, /, **args: Any) -> Any:
+    async def call(self, fn: Callable[..., Any], ctx: Context | BatchContext, /, **args: Any) -> Any:
         context = contextvars.copy_context()
-        future = self._pool.submit(context.run, _call, run, args)
+        future = self._pool.submit(context.run, _call, fn, ctx, args)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -42,8 +44,8 @@ class Threads:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _call(run: Run, args: dict[str, Any]) -> Any:
+def _call(fn: Callable[..., Any], ctx: Context | BatchContext, args: dict[str, Any]) -> Any:
     try:
-        return run.handler.fn(run.context, **args)
+        return fn(ctx, **args)
     except StopIteration as stop:  # asyncio cannot carry it in a future: the attempt would never end
         raise RuntimeError("the handler raised StopIteration") from stop

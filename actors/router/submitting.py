@@ -74,4 +74,4 @@ def give_back(world: World, tasks: Sequence[Prepared]) -> None:
         if prepared.task.born_on is not None:
             handler = world.registry.get(world.bands[prepared.task.band].handler)
             if handler is not None:
-                world.capacity.give_back(handler.kind)
+                world.capacity.give_back(handler.kind, share=handler.share)

@@ -26,6 +26,8 @@ COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "attempts_requeued_total": ("Attempts that went back to waiting", ("handler", "kind")),
     "fenced_commits_total": ("Commits refused because a newer attempt exists", ()),
     "sweep_repaired_total": ("Attempts handed back by repair", ("kind",)),
+    "batch_calls_total": ("Calls of batch handlers", ("handler",)),
+    "batch_tasks_total": ("Tasks in calls of batch handlers", ("handler",)),
     "abandoned_bodies_total": ("Bodies that did not stop and were ended without", ("handler",)),
     "dead_messages_total": ("Messages between actors that were dropped", ("reason", "actor")),
     "ring_mismatch_total": ("Heartbeats of members that have another slot table for the same view", ()),

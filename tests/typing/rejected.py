@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import assert_type
 
-from actors import Actor, Context, Retry, Task, actor, field, handler, lifespan, task
-from tests.typing.sample import Account, Page, fingerprint, scrape, ship
+from actors import Actor, Batch, BatchContext, Context, Retry, Task, actor, field, handler, lifespan, task
+from tests.typing.sample import Account, Order, Page, embed, fingerprint, index, scrape, send, ship
 
 task(scrape, urll="x")  # E: no such argument
 task(scrape, url=5)  # E: wrong type
@@ -18,6 +19,12 @@ task(fingerprint, ctx=Context.for_test(), path="x")  # E: the context is not an 
 task(ship, order={"id": 1}, to={"country": "NL"})  # E: a dict is not a model
 task(Account.deposit, amount_cents=5)  # E: a method needs an actor
 task(len)  # E: not a handler's signature
+
+task(send, [Order(id=1, amount=Decimal(1))])  # E: one value of the list, not a list
+task(embed, 5)  # E: wrong type
+task(index)  # E: the value is missing
+task(index, "a", "b")  # E: one value makes a task
+sent: Task[str] = task(send, Order(id=1, amount=Decimal(1)))  # E: its result is a Page
 
 page: Task[str] = task(scrape, url="x")  # E: its result is a Page
 digest: Task[int] = task(fingerprint, path="x")  # E: its result is a str
@@ -52,6 +59,26 @@ async def no_priority(ctx: Context) -> None: ...
 @handler("greet")  # E: no context
 async def no_context(name: str) -> str:
     return name
+
+
+@handler(batch=Batch(max=10))  # E: the context of one task
+async def no_batch(ctx: Context, text: list[str]) -> None: ...
+
+
+@handler  # E: how many is not said
+async def no_size(ctx: BatchContext, text: list[str]) -> None: ...
+
+
+@handler(batch=Batch(max=10))  # E: no list
+async def no_list(ctx: BatchContext, text: str) -> None: ...
+
+
+@handler(batch=Batch(max=10), cpu=True)  # E: not in child processes
+def no_process(ctx: BatchContext, text: list[str]) -> None: ...
+
+
+@handler(batch=Batch(max="10"))  # E: wrong type
+async def no_number(ctx: BatchContext, text: list[str]) -> None: ...
 
 
 @lifespan  # E: not an async generator

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from dataclasses import field as plain_field
 from datetime import datetime
@@ -14,7 +15,22 @@ from aiohttp import ClientSession
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
-from actors import Actor, Backoff, Context, Fail, Harness, Retry, Task, actor, field, handler, lifespan, task
+from actors import (
+    Actor,
+    Backoff,
+    Batch,
+    BatchContext,
+    Context,
+    Fail,
+    Harness,
+    Retry,
+    Task,
+    actor,
+    field,
+    handler,
+    lifespan,
+    task,
+)
 
 
 @dataclass
@@ -108,6 +124,42 @@ class Account(Actor, name="account"):
 class Savings(Account, name="savings"):
     rate: float = 0.01
 
+
+@handler("send", batch=Batch(max=100, wait_s=0.05), max_attempts=5)
+async def send(ctx: BatchContext, order: list[Order]) -> list[Page | Exception]:
+    ctx.each[0].submit(task(ship, order=order[0], to={"country": "NL", "seen": datetime(2026, 1, 2)}))  # noqa: DTZ001
+    return [Page(str(one.id)) if one.amount else Fail("nothing to send") for one in order]
+
+
+@handler(batch=Batch())
+async def index(ctx: BatchContext, text: list[str]) -> None:
+    del ctx, text
+
+
+@handler(batch=Batch(max=8))
+async def fetch(ctx: BatchContext, url: list[str]) -> list[int | BaseException]:
+    async def size(one: Context, at: str) -> int:
+        return len(await (await one.use(ClientSession).get(at)).text())
+
+    return await asyncio.gather(*map(size, ctx.each, url), return_exceptions=True)
+
+
+@handler(batch=Batch())
+def embed(ctx: BatchContext, text: Sequence[str]) -> list[list[float]]:
+    ctx.raise_if_cancelled()
+    return [[float(len(each))] for each in text]
+
+
+@handler(batch=Batch())
+def judge(ctx: BatchContext, text: list[str]) -> Sequence[bool | Exception]:
+    return [each in ctx.handler for each in text]
+
+
+sending = assert_type(task(send, Order(id=1, amount=Decimal(1))), Task[Page])
+indexing = assert_type(task(index, "text"), Task[None])
+fetching = assert_type(task(fetch, "https://example.org"), Task[int])
+embedding = assert_type(task(embed, "text").options(priority="low"), Task[list[float]])
+judging = assert_type(task(judge, "text"), Task[bool])
 
 scraping = assert_type(task(scrape, url="https://example.org", depth=2), Task[Page])
 hurried = assert_type(scraping.options(priority="high", metadata={"by": "me"}), Task[Page])
