@@ -297,7 +297,7 @@ def test_the_commands_of_the_contract_are_there() -> None:
     assert {" ".join(path) for path in names(command)} == {
         "dev", "node", "check", "migrate", "new", "submit", "status", "wait", "result", "cancel", "retry", "tasks",
         "dead list", "dead show", "dead replay", "dead purge", "handlers", "pause", "resume", "stats", "top",
-        "tenants", "tenant weight",
+        "tenants", "tenant weight", "tenant pause", "tenant resume", "limits", "limit set", "limit rm", "task priority",
         "nodes", "ring", "locate", "views", "drain", "schedules", "schedule set", "schedule show", "schedule next",
         "schedule pause", "schedule resume", "schedule run", "schedule delete", "workflow show", "workflow list",
         "workflow cancel",
