@@ -257,6 +257,19 @@ async def test_a_limit_leaves_the_rest_for_the_next_time(
     }
 
 
+async def test_an_end_that_is_told_again_is_counted_once(
+    store: Store, world: World, band: Band, me: int
+) -> None:
+    [one, other], child = await family(world, band, 2)
+    await end(world, me, one)
+    assert await pass_on(store) == {}
+    late = await world.submit(band, parents=(one.id,))  # tells that end once more
+    assert list(await pass_on(store)) == [late.id]
+    assert (await world.view(child.id)).open_parents == 1
+    await end(world, me, other)
+    assert list(await pass_on(store)) == [child.id]
+
+
 async def test_cancelling_a_blocked_child_or_its_expiry_leaves_the_others(
     store: Store, world: World, band: Band, me: int
 ) -> None:

@@ -30,6 +30,44 @@ GUARDS: Final = (
         "::test_a_few_rows_wait_for_whole_rounds_of_the_others_and_never_for_their_backlog",
     ),
     Guard(
+        name="an end is told with the outcome",
+        path=f"{_SQL}/settle.sql",
+        texts=(
+            (
+                "SELECT id, ends_as FROM fenced WHERE awaited AND ends_as IS NOT NULL\n",
+                "SELECT id, ends_as FROM fenced WHERE false\n",
+            ),
+        ),
+        test="tests/contract/test_store_workflows.py::test_a_child_is_blocked_until_all_its_parents_have_ended",
+    ),
+    Guard(
+        name="an end is counted once",
+        path=f"{_SQL}/workflow.sql",
+        texts=(("WHERE d.parent = i.id AND NOT d.done\n", "WHERE d.parent = i.id\n"),),
+        test="tests/contract/test_store_workflows.py::test_an_end_that_is_told_again_is_counted_once",
+    ),
+    Guard(
+        name="a parent is awaited where it runs",
+        path="runtime/adapters/postgres/linking.py",
+        texts=(
+            ("(SQL.await_waiting, SQL.await_running, SQL.tell_ended)", "(SQL.await_waiting, SQL.tell_ended)"),
+        ),
+        test="tests/contract/test_store_workflows.py"
+        "::test_a_child_that_comes_while_its_parent_runs_hears_of_its_end",
+    ),
+    Guard(
+        name="a parent is awaited under its lock",
+        path=f"{_SQL}/workflow.sql",
+        texts=(("     ORDER BY r.id\n       FOR UPDATE OF r\n), marked", "     ORDER BY r.id\n), marked"),),
+        test="tests/integration/postgres/test_pg_workflow_races.py::test_every_end_reaches_every_child_once",
+    ),
+    Guard(
+        name="parents are kept for their children",
+        path=f"{_SQL}/repair.sql",
+        texts=((" AND NOT EXISTS (SELECT FROM noria.dependence d WHERE d.parent = i.id)\n", "\n"),),
+        test="tests/contract/test_store_workflows.py::test_a_parent_is_kept_until_its_children_have_ended",
+    ),
+    Guard(
         name="attempt in the commit",
         path=f"{_SQL}/settle.sql",
         texts=(

@@ -239,6 +239,23 @@ async def check(stage: Stage, subject: Subject, where: str) -> None:
     assert not (subject.refused and not subject.forgotten), f"{where}: refused, and nothing was forgotten"
 
 
+async def test_an_end_that_a_node_without_dependences_did_not_tell_is_told_later(stage: Stage) -> None:
+    [band] = await stage.plain.intern([BandKey("race", Lane.MEDIUM)])
+    subject = Subject(band, [new_task(band), new_task(band)])
+    await running_with_a_child(stage, subject)
+    await stage.admin.execute("UPDATE noria.running SET awaited = NULL")
+    await finish(stage.plain, stage, subject)
+    await stage.plain.tidy_dependences()  # not at once: it may be on its way
+    await pass_on(stage.plain, stage, subject)
+    [child] = subject.children
+    view = await stage.plain.get(child.id)
+    assert view is not None
+    assert (view.state, view.open_parents) == (State.BLOCKED, 2)
+    await stage.admin.execute("UPDATE noria.outcome SET finished_at = finished_at - interval '1 minute'")
+    await stage.plain.tidy_dependences()
+    await check(stage, subject, "later")
+
+
 @pytest.mark.parametrize("before", BEFORE, ids=lambda state: state.__name__)
 async def test_every_end_reaches_every_child_once(
     stage: Stage, before: Callable[[Stage, Subject], Coroutine[Any, Any, None]]
