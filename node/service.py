@@ -29,6 +29,7 @@ from runtime.core.messages import CancelRequested
 from runtime.core.schedule import ScheduleSpec
 from runtime.core.task import Lane, State, TaskView
 from runtime.core.view import View
+from runtime.core.workflow import rows_of
 from runtime.errors import AskError, AskTimeout, Unavailable
 from runtime.ports import Objects, Store
 
@@ -68,7 +69,8 @@ class NodeService:
         return self._world.node
 
     async def submit(self, specs: Sequence[TaskSpec]) -> list[Submitted]:
-        within_s = _ACCEPT_S + len(specs) / _ROWS_PER_S
+        rows = len(specs) + (rows_of(sum(len(spec.parents) for spec in specs)) if len(specs) > 1 else 0)
+        within_s = _ACCEPT_S + rows / _ROWS_PER_S
         prepared, answers = await submit(self._world, self._actors.router, specs, within_s)
         return [
             Submitted(one.task, answer, self._world.bands[one.task.band])

@@ -113,6 +113,11 @@ def layers(graph: Graph) -> list[list[str]]:
     return found
 
 
+def rows_of(dependences: int) -> int:
+    """For how many tasks so many dependences count, where time is given for what is stored."""
+    return dependences // 4
+
+
 # -- the end of a parent ------------------------------------------------------------------------------
 
 

@@ -49,9 +49,7 @@ GUARDS: Final = (
     Guard(
         name="a parent is awaited where it runs",
         path="runtime/adapters/postgres/linking.py",
-        texts=(
-            ("(SQL.await_waiting, SQL.await_running, SQL.tell_ended)", "(SQL.await_waiting, SQL.tell_ended)"),
-        ),
+        texts=(("SQL.await_waiting, SQL.await_running, ", "SQL.await_waiting, "),),
         test="tests/contract/test_store_workflows.py"
         "::test_a_child_that_comes_while_its_parent_runs_hears_of_its_end",
     ),

@@ -20,6 +20,7 @@ from runtime.adapters.postgres.queries import SQL
 from runtime.adapters.postgres.rows import folded, text_array, unless_empty, uuid_of
 from runtime.adapters.postgres.translate import ContentRefused, TryAgain, repeated, translated
 from runtime.core.task import Acceptance, Duplicate, KeyReused, NewTask, NotUnique, Refused, Stored, Undone
+from runtime.core.workflow import rows_of
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -39,7 +40,7 @@ class Accepting:
     async def accept(self, groups: Sequence[Group]) -> list[list[Acceptance]]:
         """Raises Unavailable, Overloaded."""
         answers: dict[int, list[Acceptance]] = {}
-        rows = sum(map(len, groups))
+        rows = _rows(groups)
         if rows:
             async with self._connections.accept.deadline(rows):
                 await self._accept_some(groups, range(len(groups)), answers)
@@ -63,7 +64,7 @@ class Accepting:
             answers.update(zip(places, found, strict=True))
 
     async def _accept_once(self, groups: Sequence[Group]) -> list[list[Acceptance]]:
-        async with self._connections.accept.session(sum(map(len, groups))) as session:
+        async with self._connections.accept.session(_rows(groups)) as session:
             return await accept_on(session, groups)
 
     async def _blame(self, group: Group, detail: str) -> list[Acceptance]:
@@ -80,6 +81,12 @@ class Accepting:
                 judged = plan.judge(await insert(session, plan.leaders)) if good else []
         others = iter(undone(judged[0] or [], good) if judged else ())
         return [Refused(bad[place]) if place in bad else next(others, _UNDONE) for place in range(len(group))]
+
+
+def _rows(groups: Sequence[Group]) -> int:
+    """What time is given for. A single task has few parents, in comparison."""
+    families = [group for group in groups if len(group) > 1]
+    return sum(map(len, groups)) + rows_of(sum(len(task.parents) for group in families for task in group))
 
 
 async def accept_on(session: Session, groups: Sequence[Group]) -> list[list[Acceptance]]:
