@@ -68,6 +68,8 @@ def show_task(info: TaskInfo, attempts: Sequence[AttemptInfo]) -> None:
         ("attempt", f"{info.attempt} (failures {info.failures} of {info.max_attempts}, crashes {info.crashes})"),
         ("key", info.idempotency_key),
         ("actor key", info.actor_key),
+        ("workflow", _workflow(info)),
+        ("depends on", "\n".join(info.raw.get("depends_on", ()))),
         ("limit key", info.limit_key),
         ("tenant", None if info.tenant == "default" else info.tenant),
         ("node", _node(info)),
@@ -162,6 +164,12 @@ def _result(info: TaskInfo) -> str | None:
         return f"noria result {info.id}"
     text = render.compact(info.raw["result"])
     return text if len(text) <= 200 else f"{text[:200]}… (all of it: noria result {info.id})"
+
+
+def _workflow(info: TaskInfo) -> str | None:
+    """Its name there, too."""
+    workflow, name = info.raw.get("workflow_id"), info.raw.get("name")
+    return f"{name} of {workflow}" if workflow and name else workflow
 
 
 def _error_line(info: TaskInfo) -> str:

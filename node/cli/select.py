@@ -26,6 +26,7 @@ _FIELDS = (
     "handler",
     "actor_key",
     "idempotency_key",
+    "workflow_id",
     "created_after",
     "created_before",
     "error_type",
@@ -45,6 +46,7 @@ def options() -> Callable[[F], F]:
     added = (
         click.option("--handler", help="Only this handler's."),
         click.option("--actor-key", help="Only with this actor key."),
+        click.option("--workflow", "workflow_id", metavar="ID", help="Only tasks of this workflow."),
         click.option("--key", "idempotency_key", help="Only with this idempotency key."),
         click.option(
             "--error", "error_type", metavar="TYPE", help="Only failed with this, such as ValueError."

@@ -34,6 +34,11 @@ def test_a_workflow_is_drawn(noria: Callable[..., Done], node_url: str, client: 
         "  ✗ add_21  failed (ParentFailed)  ← fail",
     ]
     assert len(noria("--url", node_url, "workflow", "show", "--all", handle.id).out.splitlines()) == 28
+    status = noria("--url", node_url, "status", handle["add_21"].id).out
+    assert f"add_21 of {handle.id}" in status
+    assert handle["fail"].id in status
+    dead = noria("--url", node_url, "dead", "list", "--workflow", handle.id, "--quiet").out.split()
+    assert set(dead) == {handle["fail"].id, handle["add_21"].id}
     told = noria("--url", node_url, "workflow", "show", "--json", handle.id).json
     assert (told["id"], told["state"], len(told["tasks"])) == (handle.id, "failed", 23)
 
