@@ -2,6 +2,7 @@
 
 batch     no-op tasks posted in batches of 500             single   no-op tasks posted one by one, 64 at a time
 io        tasks that wait 50 ms                            latency  posted → result visible, at 100 tasks/s
+together  handlers that take a hundred tasks in one call, against the same that take one
 backlog   drain with a million waiting, against an empty queue
 
 Rates are end to end: from the first byte posted to the last outcome committed. CPU counts every process.
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import aiohttp
 import asyncpg
@@ -29,10 +31,13 @@ PAYLOAD = {
 }
 JSON = {"Content-Type": "application/json"}
 BATCH = 500
+BATCHED = {"noop_batch", "insert", "insert_batch"}
 
 
 def body_of(handler: str, first: int, count: int) -> bytes:
     tasks = [{"handler": handler, "payload": {"i": first + n, "data": PAYLOAD}} for n in range(count)]
+    if handler in BATCHED:  # they take one argument
+        tasks = [{"handler": handler, "payload": {"data": PAYLOAD}} for _ in range(count)]
     return orjson.dumps({"tasks": tasks})
 
 
@@ -120,6 +125,13 @@ async def io(place: Rig) -> None:
         )
 
 
+async def together(place: Rig) -> None:
+    for handler in ("noop", "noop_batch", "insert", "insert_batch"):
+        work = partial(post_batches, url=place.url, handler=handler, count=20_000)
+        await measured(place, "warm-up", 20_000, work)
+        await measured(place, handler, 20_000, work)
+
+
 async def latency(place: Rig) -> None:
     body = orjson.dumps({"handler": "noop", "payload": {"i": 1, "data": PAYLOAD}})
     seen: list[float] = []
@@ -177,7 +189,14 @@ async def load_waiting(dsn: str, count: int) -> None:
         await connection.close()
 
 
-WORKLOADS = {"batch": batch, "single": single, "io": io, "latency": latency, "backlog": backlog}
+WORKLOADS = {
+    "batch": batch,
+    "single": single,
+    "io": io,
+    "together": together,
+    "latency": latency,
+    "backlog": backlog,
+}
 
 
 async def main(names: list[str]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Self
 import asyncpg
 import pytest
 
-from actors import Harness, Task
+from actors import Harness, Task, task
 from actors.authoring.registry import Registry
 from node.client import Client
 from runtime.adapters.postgres import PostgresStore
@@ -245,3 +245,17 @@ async def test_11_workflows() -> None:
         assert join.result == "two"
         told = await harness.submit_workflow(workflows.flow(["a b", "b"]))
         assert told["tell"].result == "the word is b"
+
+
+async def test_13_batches() -> None:
+    batches = example("13")
+    async with Harness(batches.send_letters, batches.embed_texts) as harness:
+        letters = [
+            await harness.submit(task(batches.send_letters, batches.Letter(to, "hi"))) for to in ("a@b", "c")
+        ]
+        texts = [await harness.submit(task(batches.embed_texts, text)) for text in ("one two", "")]
+        await harness.advance(0.1)
+        assert [each.state for each in letters] == [State.SUCCEEDED, State.FAILED]
+        assert letters[0].result == "sent"
+        assert [each.state for each in texts] == [State.SUCCEEDED, State.SCHEDULED]
+        assert texts[0].result == 3.5
