@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from actors.intake import TaskSpec, request_digest
-from runtime.core.task import Duplicate, Lane, State, Status, Stored
+from runtime.core.task import DEFAULT_TENANT, Duplicate, Lane, State, Status, Stored
 from runtime.core.unique import Unique
 from runtime.errors import AskError, IncarnationDead, NoriaError, Overloaded, Unavailable
 from tests.simulation.sim_handlers import EVERYWHERE
@@ -30,12 +30,19 @@ _ERRORS: Final = {"ValueError", "TimedOut", "NodeCrashed", "ParentFailed"}
 _FAILURES: Final = {"doomed": 2, "parent": 1, "works": 0, "naps": 0}
 
 
-# Of each there is one that all callers mean.
+# All callers of a world mean the same one.
 UNIQUE: Final = (
     Unique(mode="existing", key="one"),
     Unique(mode="replace", key="newest"),
-    Unique(mode="debounce", key="last", for_s=0.5, max_s=2.0),
+    Unique(mode="debounce", key="last", for_s=4.0, max_s=10.0),
 )
+
+_DELAYS_S: Final[dict[str | None, tuple[float | None, ...]]] = {
+    None: (None, None, 2.5),
+    "existing": (None, None, 2.5),
+    "replace": (2.5, 4.0),  # long enough to be replaced
+    "debounce": (None,),
+}
 
 
 class Callers:
@@ -45,6 +52,7 @@ class Callers:
         self._shared = shared
         self._fail = shared.history.fail
         self._poison_left = random.choice((0, 0, 1))
+        self._unique = random.choice(UNIQUE)
         self._tags = sorted({tag for node in nodes for tag in node.profile.tags})
         self._requests: dict[str, TaskSpec] = {}
         self._ids: dict[str, UUID] = {}
@@ -117,18 +125,18 @@ class Callers:
                 ("parent", {"name": key}),
             )
         )
-        unique = random.choice((None, None, *UNIQUE)) if handler == "works" else None
+        unique = random.choice((None, *[self._unique] * 4)) if handler == "works" else None
         wish = random.random() if self._tags else 1.0
         tags = tuple(self._tags)
         return TaskSpec(
             handler=handler,
             payload=payload,
             idempotency_key=key,
-            tenant=_tenant_of(key),
+            tenant=_tenant_of(key) if unique is None else DEFAULT_TENANT,
             priority=random.choice((None, Lane.HIGH, Lane.LOW)),
             requires=tags if wish < 0.15 and handler in EVERYWHERE else (),
             prefers=tags if 0.15 <= wish < 0.4 else (),
-            delay_s=random.choice((None, None, 2.5)) if unique is None or unique.mode != "debounce" else None,
+            delay_s=random.choice(_DELAYS_S[None if unique is None else unique.mode]),
             unique=unique,
             digest=request_digest({"handler": handler, "payload": payload}),
         )
