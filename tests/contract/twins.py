@@ -430,7 +430,7 @@ def plain_acceptance(side: Side, answer: Acceptance) -> object:
     if isinstance(answer, Stored):
         side.saw(answer.id, answer.seq)
         instead = (answer.replaced, answer.replaced_attempt) if isinstance(answer, StoredInstead) else None
-        return "stored", answer.id, round((answer.due - answer.created_at).total_seconds()), instead
+        return "stored", answer.id, tens((answer.due - answer.created_at).total_seconds()), instead
     return "refused" if isinstance(answer, Refused) else answer
 
 
