@@ -216,6 +216,20 @@ async def test_12_transactions(pg_dsn: str) -> None:
         await shop.close()
 
 
+async def test_13_limits() -> None:
+    limits = example("13")
+    async with Harness(limits.notify, limits.bill) as harness:
+        mails = [
+            await harness.submit(Task(handler="notify", payload={"to": f"{n}@example.com"}))
+            for n in range(25)
+        ]
+        assert [each.state for each in mails].count(State.READY) == 5
+        charged = await harness.submit(limits.billed("acme", 500))
+        assert charged.result == "500 cents of acme: accepted"
+        await harness.advance(0.06)
+        assert {each.state for each in mails} == {State.SUCCEEDED}
+
+
 class FakeSession:
     def get(self, url: str) -> FakeResponse:
         return FakeResponse(404 if url.endswith("gone") else 200)
