@@ -83,8 +83,9 @@ class Janitor(Behavior[Round]):
 
     async def _repair(self) -> None:
         store, world = self._world.store, self._world
-        for incarnation in await store.bury(world.incarnation, world.lease_s):
-            log.warning("incarnation %d is dead: its lease ran out; its work is taken over", incarnation)
+        if not world.fence.passed:  # else the record was away, and the others could not renew either
+            for incarnation in await store.bury(world.incarnation, world.lease_s):
+                log.warning("incarnation %d is dead: its lease ran out; its work is taken over", incarnation)
         while orphans := await store.orphans(_BATCH_MAX):
             settlements = [Settlement(o.id, o.attempt, o.incarnation, _after_death(o)) for o in orphans]
             verdicts = await store.settle(settlements)

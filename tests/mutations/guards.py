@@ -250,4 +250,11 @@ GUARDS: Final = (
         test="tests/integration/postgres/test_pg_enqueue.py"
         "::test_a_role_that_may_call_it_may_do_nothing_else",
     ),
+    Guard(
+        name="who is not certain of its own lease declares nobody dead",
+        path="actors/janitor.py",
+        texts=(("if not world.fence.passed:", "if True:"),),
+        test="tests/unit/actors/test_node_actors.py"
+        "::test_who_is_not_certain_of_its_own_lease_declares_nobody_dead",
+    ),
 )

@@ -16,6 +16,7 @@ from actors.catalog import Published
 from actors.executor.capacity import Capacity
 from actors.harness import _Tally
 from actors.intake import Intake
+from actors.keyed.fence import Fence
 from actors.supervisor.messages import DrainNode, GetActors, JoinCluster
 from actors.supervisor.supervisor import Supervisor
 from actors.world import Limits, World
@@ -186,6 +187,7 @@ class Life:
             lease_s=LEASE_S,
             tags=profile.tags,
             limits=limits,
+            fence=Fence(clock.now_s),
         )
         await self._start_actors()
 
@@ -207,6 +209,7 @@ class Life:
     async def _renew(self) -> None:
         wait_s = LEASE_S / _RENEWALS_PER_LEASE
         while True:
+            asked_s = self.world.clock.now_s()
             try:
                 await cast("Store", self.store).renew(self.incarnation, LEASE_S)
             except Unavailable:
@@ -217,6 +220,7 @@ class Life:
                     self.died.set()
                 return
             else:
+                self.world.fence.renewed(asked_s, LEASE_S)
                 await asyncio.sleep(wait_s)
 
     async def drain(self, within_s: float) -> None:

@@ -11,6 +11,7 @@ import pytest
 from actors import Context, handler, task
 from actors.authoring.registry import Kind
 from actors.executor.messages import SuspectsWait, Waits
+from actors.keyed.fence import boottime_s
 from actors.router.messages import AwaitEnd
 from actors.world import Keeping
 from runtime.core import decisions
@@ -368,6 +369,21 @@ async def test_what_a_dead_incarnation_ran_goes_on_and_what_one_that_left_ran_bu
         await rig.advance(4)
         assert (orphan.result, orphan.attempt) == (9, 2)
         assert (orphan.failures, orphan.view.crashes) == (0, crashes)
+
+
+async def test_who_is_not_certain_of_its_own_lease_declares_nobody_dead() -> None:
+    async with Rig(gated, quick, concurrency=1) as rig:
+        await rig.submit(task(gated))
+        orphan = await rig.submit(task(quick, n=9))
+        other = await rig.store.join("other", 5, {})
+        assert len(await rig.store.pull([Take(rig.band_of(orphan), 1)], other)) == 1
+        rig.gates.open()
+        rig.world.fence.renewed(boottime_s() - 100, 5)  # no renewal was answered since
+        await rig.advance(20)
+        assert orphan.state is State.RUNNING
+        rig.world.fence.renewed(boottime_s(), 1000)
+        await rig.advance(2)
+        assert (orphan.result, orphan.attempt) == (9, 2)
 
 
 async def test_an_executor_that_fails_comes_back_and_loses_nothing() -> None:
