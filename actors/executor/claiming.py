@@ -22,6 +22,7 @@ _SINCE_MARGIN: Final = timedelta(
     seconds=2
 )  # commits that were under way may bring rows that were due earlier
 _BATCH_ROWS_MAX: Final = 1_000  # of one band in one pull, where a place takes many
+_LOOKS_MAX: Final = 8  # pulls in a second that find nothing: with more bands than room, each asks some of them
 
 
 class Claiming:
@@ -37,6 +38,8 @@ class Claiming:
         self._newest_due: dict[int, datetime] = {}
         self._batches: dict[int, int] = {}  # bands of batch handlers that are served: tasks of a call
         self._rows: dict[int, int] = {}  # of those: rows for each place, in the pull that is under way
+        self._unasked: set[int] = set()  # bands that are served and were not asked since the last second
+        self._looks_left = 0
 
     def waits(self, band: int) -> None:
         """Rows of this band wait and are due. Those that others have to serve are no backlog of this node."""
@@ -47,6 +50,23 @@ class Claiming:
         self._world.capacity.put_in_backlog(band, handler.kind)
         if band in self._kinds:
             self._lanes[self._kinds[band]].wake(band)
+
+    def second(self) -> None:
+        """A new round of looking: everything that is served is to be asked."""
+        self._serve()
+        self._unasked = set(self._kinds)
+        self._looks_left = _LOOKS_MAX
+
+    def looks_on(self) -> bool:
+        """Whether to sweep once more, where the last pull found nothing: some bands were not asked yet, and there is room.
+
+        An idle node finds what nobody told it of within a second or two, however many bands there are for each place.
+        """
+        if not self._unasked or not self._looks_left:
+            return False
+        self._looks_left -= 1
+        idle = {kind for kind in self._served_kinds if self._world.capacity.room(kind) > 0}
+        return any(self._kinds.get(band) in idle for band in self._unasked)
 
     def takes(self, *, sweep: bool) -> list[Take]:
         """What to pull now: for kinds of body with a backlog, and in a sweep for all. Each is to be `returned`."""
@@ -60,6 +80,7 @@ class Claiming:
                     Take(band, places * self._rows_each(band, places), None if sweep else self._since(band))
                     for band, places in quotas
                 ]
+        self._unasked.difference_update(take.band for take in takes)
         return takes
 
     def _rows_each(self, band: int, places: int) -> int:

@@ -155,6 +155,7 @@ class Executor(Behavior[Message]):
                 self._detach(self._housekeeping.once())
                 self._limited.sweep()
                 self._limited.look()
+                self._claiming.second()
                 self._pull(sweep=True)
                 self._keyed.second()
                 # nodes that sweep in step would leave what one of them hands back to always the same
@@ -228,7 +229,7 @@ class Executor(Behavior[Message]):
         self._reporter.pulled(pulled.claims)
         self._start(pulled.claims)
         if not pulled.failed:
-            self._pull()
+            self._pull(sweep=not pulled.claims and self._claiming.looks_on())
 
     def _on_begun(self, begun: TurnsBegun) -> None:
         claims = [claim for turn in begun.turns for claim in turn.claims]
