@@ -22,7 +22,7 @@ _SINCE_MARGIN: Final = timedelta(
     seconds=2
 )  # commits that were under way may bring rows that were due earlier
 _BATCH_ROWS_MAX: Final = 1_000  # of one band in one pull, where a place takes many
-_LOOKS_MAX: Final = 8  # pulls in a second that find nothing: with more bands than room, each asks some of them
+_LOOKS_MAX: Final = 8  # sweeps in a second of an idle node: with more bands than room, each asks some of them
 
 
 class Claiming:
@@ -58,9 +58,9 @@ class Claiming:
         self._looks_left = _LOOKS_MAX
 
     def looks_on(self) -> bool:
-        """Whether to sweep once more, where the last pull found nothing: some bands were not asked yet, and there is room.
+        """Whether an idle node sweeps once more: some bands were not asked yet, and there is room.
 
-        An idle node finds what nobody told it of within a second or two, however many bands there are for each place.
+        It finds what nobody told it of within a second or two, however many bands there are for each place.
         """
         if not self._unasked or not self._looks_left:
             return False

@@ -16,7 +16,9 @@ from actors.authoring.registry import Kind
 if TYPE_CHECKING:
     from actors.executor.capacity import Capacity
 
-PATIENCE_S: Final = 0.5  # worth thousands of quick bodies; while the record stands still, callers wait for it and for this
+PATIENCE_S: Final = (
+    0.5  # worth thousands of quick bodies; while the record stands still, callers wait for it and for this
+)
 _Turn = tuple[int, asyncio.Future[None]]  # how many tasks, and what wakes their caller
 
 

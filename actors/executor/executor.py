@@ -229,7 +229,7 @@ class Executor(Behavior[Message]):
         self._reporter.pulled(pulled.claims)
         self._start(pulled.claims)
         if not pulled.failed:
-            self._pull(sweep=not pulled.claims and self._claiming.looks_on())
+            self._pull()
 
     def _on_begun(self, begun: TurnsBegun) -> None:
         claims = [claim for turn in begun.turns for claim in turn.claims]
@@ -479,8 +479,8 @@ class Executor(Behavior[Message]):
         idle = not self._pulling and self._draining is None
         if idle and (take := self._suspects.next_take(now_s)) is not None:
             self._send_pull([take], alone=True)
-        elif idle and self._world.capacity.backlog:
-            self._pull()
+        elif idle and (self._world.capacity.backlog or self._claiming.looks_on()):
+            self._pull(sweep=not self._world.capacity.backlog)
         if self._draining is not None:
             if now_s >= self._draining.until_s:
                 self._stop_all(Stop.DRAIN)

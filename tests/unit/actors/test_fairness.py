@@ -76,3 +76,16 @@ async def test_births_of_one_tenant_do_not_hold_up_what_waits_of_another() -> No
             await bring(rig, "steady", 1)
             await rig.settle()
         assert floor.started.count("waits") == 3, floor.started
+
+
+async def test_an_idle_node_soon_finds_what_nobody_told_it_of_in_whatever_band() -> None:
+    floor = Floor(permits=asyncio.Semaphore(100))
+    async with Rig(work, concurrency=1, resources=[floor]) as rig:
+        high = [spec_of(task(work, tenant="").options(priority="high"), tenant=f"h{n}") for n in range(20)]
+        low = [spec_of(task(work, tenant="l").options(priority="low"), tenant=f"l{n}") for n in range(3)]
+        await rig.world.intake.prepare(high)  # their bands are there, and hold nothing
+        prepared = await rig.world.intake.prepare(low)
+        await rig._clock.advance(60)  # not the rig, which tells the node of everything
+        await rig.store.accept([[prepared[2].task]])  # by a node that died before it told anybody
+        await rig._clock.advance(6)
+        assert floor.started == ["l"]
