@@ -27,7 +27,7 @@ _PATIENCE_S: Final = 3.0
 _TENANTS: Final = ("default", "acme", "beta")
 _CANCELLED: Final = 0.2
 _ERRORS: Final = {"ValueError", "TimedOut", "NodeCrashed", "ParentFailed"}
-_FAILURES: Final = {"doomed": 2, "parent": 1, "works": 0, "naps": 0}
+_FAILURES: Final = {"doomed": 2, "parent": 1, "limited": 1, "works": 0, "naps": 0}
 
 
 # All callers of a world mean the same one.
@@ -123,6 +123,7 @@ class Callers:
                 ("late", {"deaf": random.random() < 0.5}),
                 ("naps", {"until_attempt": random.randint(1, 4)}),
                 ("parent", {"name": key}),
+                ("limited", {"for_s": round(random.choice((0.0, 0.3, 1.5)), 3)}),
             )
         )
         unique = random.choice((None, *[self._unique] * 4)) if handler == "works" else None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-EVERYWHERE = frozenset({"works", "flaky", "parent", "poison"})  # every node has these
+EVERYWHERE = frozenset({"works", "flaky", "parent", "poison", "limited"})  # every node has these
 BACKOFF = Backoff(first_s=0.5, factor=2, max_s=3)
 
 
@@ -47,6 +47,15 @@ async def flaky(ctx: Context, failures: int) -> int:
     await asyncio.sleep(0.05)
     if ctx.failures < failures:
         raise ValueError("not yet")
+    return ctx.attempt
+
+
+@handler("limited", rate_limit="2/s", burst=1, max_running=1, backoff=BACKOFF)
+async def limited(ctx: Context, for_s: float) -> int:
+    ctx.use(Witness).begin(ctx)
+    await asyncio.sleep(for_s)
+    if ctx.failures < 1:
+        raise ValueError("its second attempt counts too")
     return ctx.attempt
 
 
@@ -109,5 +118,5 @@ async def poison(ctx: Context) -> int:
 @cache
 def registry(*, whole: bool = True) -> Registry:
     """All of them; or what a node of another release has, which accepts the rest for others."""
-    some = (works, flaky, parent, joins, poison)
+    some = (works, flaky, parent, joins, poison, limited)
     return Registry(*some, doomed, late, naps) if whole else Registry(*some)

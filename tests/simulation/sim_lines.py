@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ANSWER_S: Final = 2.0  # after which a node takes a service for away
 LATE_MAX_S: Final = 6.0
+_STEP_S: Final = 0.1
 
 
 class Chaos:
@@ -141,13 +142,17 @@ class Line:
             return False, refused
 
     def _serve_in(self, delay_s: float, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """The caller has given up; the service has not."""
+        """The caller has given up; the service has not. One that is frozen serves nobody, so this comes after that."""
+        loop = asyncio.get_running_loop()
 
         def late() -> None:
+            if self._service.chaos.frozen:
+                loop.call_later(_STEP_S, late, context=self._on_the_way)
+                return
             with suppress(NoriaError):  # nobody is there to hear of it
                 self._service.serve(self._caller, method, args, kwargs)
 
-        asyncio.get_running_loop().call_later(delay_s, late, context=self._on_the_way)
+        loop.call_later(delay_s, late, context=self._on_the_way)
 
     def _check_alive(self) -> None:
         if self._wire.dead and NODE.get() == self._caller:

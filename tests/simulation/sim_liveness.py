@@ -22,7 +22,7 @@ _LOOK_S: Final = 0.5
 _REPAIR_S: Final = 2.0  # from the end of a lease to the work's being taken over
 _TOLD_S: Final = 1.5  # of what was taken over: whoever did that looks for it at once
 _FOUND_S: Final = (
-    20.0  # of what nobody was told: a sweep asks for as many rows as there is room, the low lane last
+    30.0  # of what nobody was told: a sweep asks for as many rows as there is room, the low lane last
 )
 
 
@@ -85,4 +85,6 @@ class Liveness:
     def _could_take(self, life: Life, band_id: int) -> bool:
         band: Band | None = life.world.bands.get(band_id)
         handler = None if band is None else life.world.serves(band)
-        return handler is not None and life.world.capacity.room(handler.kind) > 0
+        if handler is None or handler.is_limited:  # that waits for more than room
+            return False
+        return life.world.capacity.room(handler.kind) > 0

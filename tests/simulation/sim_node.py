@@ -22,6 +22,7 @@ from actors.supervisor.supervisor import Supervisor
 from actors.world import Limits, World
 from node.service import NodeService
 from runtime.adapters.memory.views import MemoryCoordinator
+from runtime.core.limits import in_force
 from runtime.errors import IncarnationDead, NoriaError, Unavailable
 from runtime.kernel.clock import SystemClock
 from runtime.kernel.supervision import ChildSpec
@@ -147,6 +148,7 @@ class Life:
         shared, profile = self._shared, self.profile
         store, clock = cast("Store", self.store), SystemClock()
         await store.publish(profile.registry.entries())
+        await store.declare_limits(profile.registry.limits())
         bands = Bands(store)
         await bands.refresh()
         names = profile.registry.names
@@ -155,6 +157,7 @@ class Life:
         cluster = WatchedCluster(self.incarnation, names, self._installed)
         limits = Limits(concurrency=CONCURRENCY)
         capacity = Capacity({kind: limits.of(kind) for kind in Kind})
+        capacity.limits = in_force(await store.limits())
         if shared.network is not None:
             self.broker = WatchedBroker(
                 shared.network,

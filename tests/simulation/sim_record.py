@@ -22,6 +22,7 @@ _CHANGES: Final = frozenset(
         "accept",
         "claim",
         "pull",
+        "pull_limited",
         "settle",
         "expire",
         "cancel",
@@ -64,8 +65,9 @@ class Record:
             return done_at_once(getattr(self.store, method)(*args, **kwargs))
         before = self.promises.before(method, args)
         result = done_at_once(getattr(self.store, method)(*args, **kwargs))
-        if result and method not in _QUIET:
-            self.history.note(f"{method} {_brief(result)}", method)
+        news = list(result.claims) if method == "pull_limited" else result
+        if news and method not in _QUIET:
+            self.history.note(f"{method} {_brief(news)}", method)
         self.promises.after(caller, method, args, before, result)
         return result
 
@@ -85,6 +87,7 @@ class Promises:
         self._attempts: dict[UUID, int] = {}
         self._ended: dict[UUID, tuple[int, Status, bytes | None]] = {}
         self._known = 0
+        self._limited_s = float("-inf")  # when the newest limited one began
 
     # -- commits ------------------------------------------------------------------------------------
 
@@ -107,6 +110,8 @@ class Promises:
                 self._check_claims("offer", args[1], result, frozenset(args[0]))
             case "pull":
                 self._check_claims("pull", args[1], result, None)
+            case "pull_limited":
+                self._check_claims("limit", args[2], result.claims, None)
             case "settle":
                 self._check_settled(caller, args[0], before, result)
         self._check_touched(method, args, result)
@@ -176,8 +181,9 @@ class Promises:
         if method in {"settle", "accept"}:
             each = args[0] if method == "settle" else [task for group in args[0] for task in group]
             touched += [one.id for one in each if one.id in tables.tasks]
-        elif method in {"claim", "pull"}:
-            touched += [claim.id for claim in result]
+        elif method in {"claim", "pull", "pull_limited"}:
+            claims = result.claims if method == "pull_limited" else result
+            touched += [claim.id for claim in claims]
         elif method in {"expire", "cancel"}:
             touched += result if method == "expire" else [args[0]]
         for task_id in touched:
@@ -218,6 +224,8 @@ class Promises:
         if row.failures > tables.tasks[task_id].new.max_attempts:
             self._fail(f"{task_id} has failed {row.failures} times")
         if running is not None:
+            if (task_id, attempt) not in self.owner:
+                self._began(running.band)
             owner = self.owner.setdefault((task_id, attempt), running.incarnation)
             if owner != running.incarnation:
                 self._fail(f"attempt {attempt} of {task_id} went from incarnation {owner} to {running}")
@@ -229,6 +237,19 @@ class Promises:
         if outcome is not None:
             self._check_author(task_id, outcome)
             self._ended[task_id] = (outcome.attempt, outcome.status, outcome.result)
+
+    def _began(self, band: int) -> None:
+        """However it began: what is limited is never beside another, and not too soon after it."""
+        names = self._record.store._names
+        if names.band(band).handler != "limited":
+            return
+        now_s, tables = self._record.history.now_s(), self._record.tables
+        at_once = sum(names.band(row.band).handler == "limited" for row in tables.running.values())
+        if at_once > 1:
+            self._fail(f"{at_once} run at once, of which one may")
+        if now_s - self._limited_s < 0.5 - 1e-5:
+            self._fail(f"one began {now_s - self._limited_s:g} s after the one before; 2 may in a second")
+        self._limited_s = now_s
 
     def _check_author(self, task_id: UUID, outcome: Any) -> None:
         owner = self.owner.get((task_id, outcome.attempt))

@@ -26,7 +26,7 @@ BAD_ENOUGH: Final = (
     "kills", "drains", "request_drain", "pause", "deaths", "read themselves dead", "cut from the record",
     "record away", "record frozen", "cut from the views", "cut from the broker", "cut from both", "silent", "deaf",
     "no broker", "messages lost", "messages doubled", "messages late", "cancels", "unique found", "claimed by offer",
-    "claimed by pull", "Replaced", "3 crashes", "succeeded", "failed", "cancelled",
+    "claimed by pull", "claimed by limit", "Replaced", "3 crashes", "succeeded", "failed", "cancelled",
     *(kind.name for kind in AttemptKind if kind is not AttemptKind.REPLAYED),
 )  # fmt: skip
 
