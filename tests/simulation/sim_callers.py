@@ -119,6 +119,7 @@ class Callers:
                 ("works", {"for_s": round(random.choice((0.0, 0.3, 2.0, 6.0)), 3)}),
                 ("works", {"for_s": round(random.choice((0.0, 0.3, 2.0, 6.0)), 3)}),
                 ("flaky", {"failures": random.randint(0, 3)}),
+                ("together", {"failures": random.randint(0, 2)}),
                 ("doomed", {}),
                 ("late", {"deaf": random.random() < 0.5}),
                 ("naps", {"until_attempt": random.randint(1, 4)}),
@@ -184,7 +185,7 @@ class Callers:
         if outcome.status is Status.CANCELLED or crashed:
             return
         failures = _FAILURES.get(spec.handler)
-        if spec.handler == "flaky":
+        if spec.handler in {"flaky", "together"}:
             failures = spec.payload["failures"]
         if spec.handler == "late" and not spec.payload["deaf"]:
             failures = 2

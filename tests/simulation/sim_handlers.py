@@ -6,14 +6,14 @@ import asyncio
 from functools import cache
 from typing import TYPE_CHECKING
 
-from actors import Backoff, Context, Registry, chord, handler, task
+from actors import Backoff, Batch, BatchContext, Context, Registry, chord, handler, task
 from tests.simulation.sim_loop import NODE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-EVERYWHERE = frozenset({"works", "flaky", "parent", "poison", "limited"})  # every node has these
+EVERYWHERE = frozenset({"works", "flaky", "together", "parent", "poison", "limited"})  # every node has these
 BACKOFF = Backoff(first_s=0.5, factor=2, max_s=3)
 
 
@@ -57,6 +57,18 @@ async def limited(ctx: Context, for_s: float) -> int:
     if ctx.failures < 1:
         raise ValueError("its second attempt counts too")
     return ctx.attempt
+
+
+@handler("together", max_attempts=4, backoff=BACKOFF, batch=Batch(max=3, wait_s=0.3))
+async def together(ctx: BatchContext, failures: list[int]) -> list[int | Exception]:
+    """As `flaky`, for several: each has an end of its own."""
+    for one in ctx.each:
+        ctx.use(Witness).begin(one)
+    await asyncio.sleep(0.2)
+    return [
+        one.attempt if one.failures >= wanted else ValueError("not yet")
+        for one, wanted in zip(ctx.each, failures, strict=True)
+    ]
 
 
 @handler("doomed", max_attempts=2, backoff=BACKOFF)
@@ -118,5 +130,5 @@ async def poison(ctx: Context) -> int:
 @cache
 def registry(*, whole: bool = True) -> Registry:
     """All of them; or what a node of another release has, which accepts the rest for others."""
-    some = (works, flaky, parent, joins, poison, limited)
+    some = (works, flaky, together, parent, joins, poison, limited)
     return Registry(*some, doomed, late, naps) if whole else Registry(*some)

@@ -22,7 +22,7 @@ _LOOK_S: Final = 0.5
 _REPAIR_S: Final = 2.0  # from the end of a lease to the work's being taken over
 _TOLD_S: Final = 1.5  # of what was taken over: whoever did that looks for it at once
 _FOUND_S: Final = (
-    30.0  # of what nobody was told: a sweep asks for as many rows as there is room, the low lane last
+    15.0  # of what nobody was told: a sweep asks for as many rows as there is room, the low lane last
 )
 
 
