@@ -216,7 +216,7 @@ async def test_12_transactions(pg_dsn: str) -> None:
         await shop.close()
 
 
-async def test_13_limits() -> None:
+async def test_14_limits() -> None:
     limits = example("13")
     async with Harness(limits.notify, limits.bill) as harness:
         mails = [

@@ -1,6 +1,6 @@
 """A provider that allows 100 calls a second, and two at once for each customer: whatever nodes there are.
 
-    noria dev --nodes 3 examples/13_limits.py
+    noria dev --nodes 3 examples/14_limits.py
 
     noria submit notify to=ann@example.com
     noria submit bill customer=acme cents:=500 --limit-key acme
