@@ -217,7 +217,7 @@ async def test_12_transactions(pg_dsn: str) -> None:
 
 
 async def test_14_limits() -> None:
-    limits = example("13")
+    limits = example("14")
     async with Harness(limits.notify, limits.bill) as harness:
         mails = [
             await harness.submit(Task(handler="notify", payload={"to": f"{n}@example.com"}))
