@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 
+import actors.harness  # noqa: F401 - the sample imports it while a loop runs, and what it imports reads files
 from actors import Context, Fail, Retry
 from actors.authoring.lifespans import LifespanDef, open_lifespans
 
