@@ -72,7 +72,7 @@ log = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.1
 _SECOND_S: Final = 1.0
-_LAST_COMMITS_S: Final = 4.0  # less than an actor's shutdown_s
+_LAST_COMMITS_S: Final = 3.5  # with the end of the pools, less than an actor's shutdown_s
 _RUNNING_LISTED_MAX: Final = 100
 
 

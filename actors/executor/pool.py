@@ -18,6 +18,7 @@ from actors.executor.bodies import Lot, Move, Moves, Run, Stop
 
 _STOP_AGAIN_S: Final = 2.0
 _GIVE_UP_AFTER: Final = 3
+_CLOSE_S: Final = 1.0  # what follows in an actor's last seconds must still fit in
 _RUNS_BEFORE_YIELD: Final = 64  # bodies that never wait must not starve the loop
 
 
@@ -174,7 +175,8 @@ class Pool:
             raise
 
     async def close(self) -> None:
-        """End all workers now. Bodies that run are stopped as by a drain, and their ends reported."""
+        """End all workers now. Bodies that run are stopped as by a drain, and their ends reported; one that does not stop is
+        given up: nobody ticks any more who would ask it again."""
         self._closed = True
         workers = list(self._workers)
         at_work = {run.worker for run in self.active}
@@ -183,4 +185,7 @@ class Pool:
         for worker in workers:
             if worker not in at_work:
                 worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        if workers:
+            await asyncio.wait(workers, timeout=_CLOSE_S)
+        for run in self.active:
+            self._abandon(run)

@@ -278,6 +278,16 @@ async def test_a_body_that_swallows_its_cancellation_is_abandoned_and_its_slot_i
         assert rig.world.capacity.taken == 0
 
 
+async def test_a_node_that_ends_gives_up_a_body_that_swallows_its_cancellation() -> None:
+    async with Rig(gated, concurrency=2) as rig:
+        deaf = await rig.submit(task(gated, on_cancel="stay"))
+    rig.gates.open()  # else nothing ends it
+    assert rig.counted("abandoned_bodies_total", "gated") == 1
+    view = await rig.store.get(deaf.id)
+    assert view is not None
+    assert (view.state, view.attempt, view.failures) == (State.READY, 1, 0)  # handed back all the same
+
+
 async def test_cancel_of_what_waits_runs_and_is_queued() -> None:
     async with Rig(gated, concurrency=1) as rig:
         running = await rig.submit(task(gated))
