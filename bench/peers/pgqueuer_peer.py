@@ -38,6 +38,8 @@ async def work() -> None:
 async def produce(count: int) -> None:
     connection = await asyncpg.connect(DSN)
     queries = Queries(AsyncpgDriver(connection))
+    while not await queries.has_table("pgqueuer"):
+        await asyncio.sleep(0.05)  # the worker makes it
     print("begin", flush=True)
     for first in range(0, count, ENQUEUED):
         payloads = [
