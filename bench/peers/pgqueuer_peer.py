@@ -3,6 +3,7 @@
 python pgqueuer_peer.py work          python pgqueuer_peer.py COUNT
 """
 
+import asyncio
 import json
 import os
 import sys
