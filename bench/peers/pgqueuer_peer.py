@@ -39,8 +39,8 @@ async def work() -> None:
 async def produce(count: int) -> None:
     connection = await asyncpg.connect(DSN)
     queries = Queries(AsyncpgDriver(connection))
-    while not await queries.has_table("pgqueuer"):
-        await asyncio.sleep(0.05)  # the worker makes it
+    while not await queries.has_table("pgqueuer"):  # noqa: ASYNC110 - the worker, another process, makes it
+        await asyncio.sleep(0.05)
     print("begin", flush=True)
     for first in range(0, count, ENQUEUED):
         payloads = [
