@@ -130,7 +130,7 @@ def write_group(tables: Tables, leases: Leases, plan: Plan, now: datetime) -> No
         if row.new.parents:
             link(tables, row.new.id, row.new.parents)
     for old, new in plan.replaced.items():
-        _make_room(tables, old, new, now)
+        tables.end_waiting(old, now, error=ErrorInfo(REPLACED, f"task {new} took its place"))
     tables.unique |= plan.holders
 
 
@@ -210,12 +210,6 @@ def _stored_instead(tables: Tables, row: TaskRow, replaced: UUID) -> StoredInste
     return StoredInstead(
         row.new.id, row.seq, row.created_at, row.run_at, replaced=replaced, replaced_attempt=begun
     )
-
-
-def _make_room(tables: Tables, old: UUID, new: UUID, now: datetime) -> None:
-    from runtime.adapters.memory.working import cancel_waiting  # noqa: PLC0415 - it stores children by this module
-
-    cancel_waiting(tables, old, now, ErrorInfo(REPLACED, f"task {new} took its place"))
 
 
 # -- rows --------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from runtime.adapters.memory.rows import AttemptRow, OutcomeRow, WaitingRow
 from runtime.adapters.memory.workflows import blocked, link
-from runtime.adapters.memory.working import cancel_waiting
 from runtime.core.keyed import actor_of
 from runtime.core.task import AttemptKind, Status
 from runtime.errors import TaskNotFound, WrongState
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 def cancel(tables: Tables, task_id: UUID, now: datetime) -> None:
     """Raises TaskNotFound."""
     if task_id in tables.waiting:
-        cancel_waiting(tables, task_id, now)
+        tables.end_waiting(task_id, now)
         return
     running = tables.running.get(task_id)
     if running is not None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from runtime.adapters.memory.ordered import Ordered
-from runtime.core.task import Lane, NewTask, Status
+from runtime.adapters.memory.rows import OutcomeRow
+from runtime.core.task import ErrorInfo, Lane, NewTask, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from runtime.adapters.memory.rows import (
         ActorRow,
         AttemptRow,
-        OutcomeRow,
         RunningRow,
         TaskRow,
         UniqueRow,
@@ -174,6 +174,25 @@ class Tables:
         self.ended[row.status][row.id] = None
         if row.id in self.dependences:
             self.parent_ends.append((row.id, row.status))
+
+    def end_waiting(
+        self, task_id: UUID, now: datetime, status: Status = Status.CANCELLED, error: ErrorInfo | None = None
+    ) -> None:
+        """What waits ends without another attempt."""
+        row = self.unwait(task_id)
+        self.end(
+            OutcomeRow(
+                id=task_id,
+                incarnation=None,
+                started_at=None,
+                finished_at=now,
+                attempt=row.attempt - 1,
+                failures=row.failures,
+                crashes=row.crashes,
+                status=status,
+                error=error,
+            )
+        )
 
     def drop_outcome(self, task_id: UUID) -> OutcomeRow:
         row = self.outcomes.pop(task_id)

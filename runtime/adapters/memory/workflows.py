@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from runtime.adapters.memory.rows import OutcomeRow
 from runtime.core.task import Reason, State, Status
 from runtime.core.workflow import (
     Freed,
@@ -72,22 +71,10 @@ def _count_down(tables: Tables, child: UUID, ends: Sequence[ParentEnd], now: dat
         return None
     task = tables.tasks[child]
     decided = fate(task.new.on_parent_failure, row.open_parents, ends)
-    tables.unwait(child)
     if decided.status is not None:
-        tables.end(
-            OutcomeRow(
-                id=child,
-                incarnation=None,
-                started_at=None,
-                finished_at=now,
-                attempt=row.attempt - 1,
-                failures=row.failures,
-                crashes=row.crashes,
-                status=decided.status,
-                error=decided.error,
-            )
-        )
+        tables.end_waiting(child, now, decided.status, decided.error)
         return Freed(child, row.attempt, row.band, task.new.slot, status=decided.status, error=decided.error)
+    tables.unwait(child)
     if decided.open_parents:
         tables.wait(replace(row, open_parents=decided.open_parents))
         return None

@@ -284,25 +284,8 @@ def expire(tables: Tables, limit: int, now: datetime) -> list[UUID]:
     passed = islice(takewhile(lambda key: key[0] <= now, tables.expiry.ascending()), max(limit, 0))
     expired = [task_id for _, _, task_id in passed]
     for task_id in expired:
-        cancel_waiting(tables, task_id, now, ErrorInfo("Expired", "not started before its expires_at"))
+        tables.end_waiting(task_id, now, error=ErrorInfo("Expired", "not started before its expires_at"))
     return expired
-
-
-def cancel_waiting(tables: Tables, task_id: UUID, now: datetime, error: ErrorInfo | None = None) -> None:
-    row = tables.unwait(task_id)
-    tables.end(
-        OutcomeRow(
-            id=task_id,
-            incarnation=None,
-            started_at=None,
-            finished_at=now,
-            attempt=row.attempt - 1,
-            failures=row.failures,
-            crashes=row.crashes,
-            status=Status.CANCELLED,
-            error=error,
-        )
-    )
 
 
 def report_progress(tables: Tables, incarnation: int, reports: Mapping[tuple[UUID, int], Progress]) -> None:
