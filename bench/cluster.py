@@ -39,7 +39,7 @@ _BATCH: Final = 500
 _PACED: Final = 6_000  # tasks, in batches of 250 at 2,000/s: everything finds room where it belongs
 _PACED_BATCH: Final = 250
 _PACE_S: Final = 0.125
-_BURST: Final = 12_000
+_BURST: Final = 40_000
 _PEER: Final = {"Dramatiq": 4_000, "Celery": 3_000}
 _ASKED: Final = 200  # posted and waited for, at 100/s
 

@@ -31,6 +31,7 @@ _COMMANDS: Final = {  # {} is the number of worker processes
 }
 _RUN_S: Final = 120.0
 _POLL_S: Final = 0.005
+_LOG_CHARS: Final = 2_000
 
 
 def installed() -> str | None:
@@ -84,12 +85,17 @@ class Peer:
         began_s = time.monotonic()
         while self.marks.stat().st_size < before + count:
             if time.monotonic() - began_s > _RUN_S or self.worker.poll() is not None:
-                raise SystemExit(f"{self.name} did not finish in time")
+                raise SystemExit(self._why(self.marks.stat().st_size - before, count))
             await asyncio.sleep(_POLL_S)
         took_s = time.monotonic() - began_s
         await producer.wait()
         cpu_s = tree_cpu_s(self.worker.pid) + tree_cpu_s(self.service_pid) - used_s + _reaped_cpu_s() - own_s
         return count / took_s, cpu_s * 1e4 / count
+
+    def _why(self, done: int, count: int) -> str:
+        state = "is at work still" if self.worker.poll() is None else f"ended with {self.worker.poll()}"
+        log = (self.marks.parent / "log").read_text(errors="replace")[-_LOG_CHARS:]
+        return f"{self.name} has done {done} of {count} tasks and {state}; the end of its log:\n{log}"
 
 
 @contextlib.asynccontextmanager
