@@ -81,7 +81,7 @@ class Context:
         trace_context: str | None = None,
         resources: Resources | None = None,
         transactions: Transactions | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
+        on_progress: Callable[[UUID, int, Progress], None] | None = None,
         parents: Parents = NO_PARENTS,
     ) -> None:
         self.task_id = task_id
@@ -213,7 +213,8 @@ class Context:
         if total is not None:
             _check_number("total", total)
         if self._on_progress is not None and not self._closed:
-            self._on_progress(Progress(done=done, total=total, message=str(message)[:_MESSAGE_CHARS_MAX]))
+            told = Progress(done=done, total=total, message=str(message)[:_MESSAGE_CHARS_MAX])
+            self._on_progress(self.task_id, self.attempt, told)
 
     def snooze(self, after_s: float) -> NoReturn:
         """End this attempt and run again after `after_s`; counts as no failure. Raises ValueError below 0."""

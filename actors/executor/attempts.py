@@ -91,7 +91,7 @@ class Attempts:
             trace_context=claim.trace_context,
             resources=self._world.resources,
             transactions=self._world.transactions if handler.batch_fn is None else None,
-            on_progress=partial(self._progress, claim.id, claim.attempt),
+            on_progress=self._progress,
         )
 
     async def run(self, run: Run | Lot) -> Move | Moves:

@@ -93,7 +93,10 @@ class Capacity:
 
         Without it the first quick body that ends sends a claim for one row, and the others wait for its answer.
         """
-        return self.room(kind) >= max(1, self._buffer[kind] // 2)
+        if self._closed:
+            return False
+        buffer = self._buffer[kind]  # this runs once per task: no calls
+        return self._limits[kind] + buffer - self._taken[kind] // PLACE >= (buffer // 2 or 1)
 
     def fits(self, kind: Kind, count: int, beside: int) -> bool:
         """Whether so many can be born running now, beside others; of more than there is ever room for, a good part."""
@@ -202,10 +205,12 @@ class Capacity:
         """
         if band in self._backlog or handler.name in self.paused.handlers or handler.name in self.limits:
             return False
-        if handler.kind in self._births_held:
+        kind = handler.kind
+        if self._closed or kind in self._births_held:
             return False
-        if self.room_for_births(handler.kind) <= 0:
+        taken = self._taken[kind]
+        if taken // PLACE >= self._size_for_births(kind):
             return False
-        self._taken[handler.kind] += handler.share
+        self._taken[kind] = taken + handler.share
         self._tasks += 1
         return True

@@ -59,7 +59,9 @@ def _serve(registry: Registry, job: dict[str, Any], sink: BinaryIO) -> None:
         metadata=None if job["metadata"] is None else orjson.loads(job["metadata"]),
         trace_context=job["trace_context"],
         parents=Parents([Parent(frames.parent_of(row)) for row in job["parents"]]),
-        on_progress=lambda p: _write(sink, {"type": "progress", "progress": [p.done, p.total, p.message]}),
+        on_progress=lambda _id, _attempt, p: _write(
+            sink, {"type": "progress", "progress": [p.done, p.total, p.message]}
+        ),
     )
     ended = _drive(end_of(handler, job["payload"], None, _calling(handler, context), job["result_max"]))
     _write(sink, _frame(ended, context))

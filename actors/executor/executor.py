@@ -276,12 +276,13 @@ class Executor(Behavior[Message]):
 
     def _on_born(self, claims: Sequence[Claim], args: Sequence[dict[str, Any]]) -> None:
         self._reporter.claimed(claims, via="born")
+        handlers = {band: self._handler_of(band) for band in {claim.band for claim in claims}}
         for claim, values in zip(claims, args, strict=True):
-            self._put(claim, self._handler_of(claim), values)
+            self._put(claim, handlers[claim.band], values)
 
     def _start(self, claims: Iterable[Claim]) -> None:
         for claim in claims:
-            handler = self._handler_of(claim)
+            handler = self._handler_of(claim.band)
             self._world.capacity.take(handler.kind, share=handler.share)
             self._put(claim, handler, None)
 
@@ -306,8 +307,8 @@ class Executor(Behavior[Message]):
             return False
         return self._world.serves(band) is not None
 
-    def _handler_of(self, claim: Claim) -> HandlerDef:
-        handler = self._world.registry.get(self._world.bands[claim.band].handler)
+    def _handler_of(self, band: int) -> HandlerDef:
+        handler = self._world.registry.get(self._world.bands[band].handler)
         assert handler is not None, "only bands that this node serves are claimed or born"
         return handler
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from actors.executor.bodies import Move, Run
 from actors.insisting import Committing
-from runtime.core.task import ErrorInfo, Finish, Settlement, Status, Verdict
+from runtime.core.task import ErrorInfo, Finish, Settlement, Status, Verdict, light
 from runtime.kernel.batcher import Batcher
 from runtime.kernel.clock import Clock
 from runtime.ports import TaskStore
@@ -25,7 +24,7 @@ _FLUSHERS: Final = 2
 _WAITING_MAX: Final = 1_000_000  # never reached: claims bound it
 
 
-@dataclass(frozen=True, slots=True)
+@light
 class Settled:
     run: Run
     move: Move

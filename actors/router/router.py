@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 from uuid import UUID
 
 from actors.activity import News
 from actors.executor.messages import AnswerLost, Born, DueLater, Waits
 from actors.executor.messages import Message as ExecutorMessage
-from actors.intake import Prepared
 from actors.keyed.messages import KeysWait
 from actors.router.accepting import Accepted, Accepting, Group
 from actors.router.messages import AnswerAll, AwaitEnd, FromAfar, Look, Message, Route, Submit, TasksEnded
@@ -97,7 +96,8 @@ class Router(Behavior[Message]):
             group.reply.fail(full)
 
     def _on_accepted(self, batch: Sequence[Accepted]) -> None:
-        born: list[tuple[Claim, Prepared]] = []
+        born: list[Claim] = []
+        args: list[dict[str, Any]] = []
         due: list[Ready] = []
         later: list[tuple[int, float]] = []
         stored, lost, blocked = 0, False, False
@@ -113,7 +113,8 @@ class Router(Behavior[Message]):
                     continue
                 stored += 1
                 if acceptance.born:
-                    born.append((self._claim(prepared.task, acceptance), prepared))
+                    born.append(_claim(prepared.task, acceptance))
+                    args.append(prepared.args)
                     continue
                 give_back(self._world, (prepared,))
                 if prepared.task.parents:
@@ -128,9 +129,7 @@ class Router(Behavior[Message]):
         self._world.telemetry.count("tasks_accepted_total", stored)
         self._world.activity.rates.add("accepted", stored)
         if born:
-            self._executor.tell(
-                Born(tuple(claim for claim, _ in born), tuple(prepared.args for _, prepared in born))
-            )
+            self._executor.tell(Born(tuple(born), tuple(args)))
         if lost:
             self._executor.tell(AnswerLost())
         if blocked:  # some of those that they depend on may have ended before
@@ -145,29 +144,6 @@ class Router(Behavior[Message]):
         if replaced := tell_of_unique(self._world, batch):
             self._on_ended(replaced)
             self._passing.soon()
-
-    def _claim(self, task: NewTask, stored: Stored) -> Claim:
-        return Claim(
-            id=task.id,
-            attempt=1,
-            band=task.band,
-            slot=task.slot,
-            seq=stored.seq,
-            failures=0,
-            crashes=0,
-            payload=task.payload,
-            payload_codec=task.payload_codec,
-            max_attempts=task.max_attempts,
-            timeout_s=task.timeout_s,
-            started_at=stored.created_at,
-            waited_s=0.0,
-            created_at=stored.created_at,
-            idempotency_key=task.idempotency_key,
-            actor_key=task.actor_key,
-            metadata=task.metadata,
-            trace_context=task.trace_context,
-            created_by=task.created_by,
-        )
 
     # -- waiting for the end ------------------------------------------------------------------------
 
@@ -281,3 +257,28 @@ class Router(Behavior[Message]):
             return
         for task_id in ids:
             self._waiters.answer(task_id, views.get(task_id))
+
+
+def _claim(task: NewTask, stored: Stored) -> Claim:
+    """What a task that was born running is claimed with."""
+    return Claim(
+        id=task.id,
+        attempt=1,
+        band=task.band,
+        slot=task.slot,
+        seq=stored.seq,
+        failures=0,
+        crashes=0,
+        payload=task.payload,
+        payload_codec=task.payload_codec,
+        max_attempts=task.max_attempts,
+        timeout_s=task.timeout_s,
+        started_at=stored.created_at,
+        waited_s=0.0,
+        created_at=stored.created_at,
+        idempotency_key=task.idempotency_key,
+        actor_key=task.actor_key,
+        metadata=task.metadata,
+        trace_context=task.trace_context,
+        created_by=task.created_by,
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -16,12 +15,12 @@ from actors.intake import TaskSpec
 from node.http.cluster import Load
 from node.http.stats import TenantRow
 from runtime.core.schedule import ScheduleSpec
-from runtime.core.task import Acceptance, Band, Lane, NewTask, TaskView
+from runtime.core.task import Acceptance, Band, Lane, NewTask, TaskView, light
 from runtime.core.view import View
 from runtime.ports import Objects, Store
 
 
-@dataclass(frozen=True, slots=True)
+@light
 class Submitted:
     """One accepted (or refused) task: what was asked, as it was made ready, and what the record said."""
 

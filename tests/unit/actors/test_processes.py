@@ -119,7 +119,8 @@ async def test_a_process_that_dies_is_a_crash_of_its_task_only(
 
 async def test_a_body_that_is_cancelled_is_killed(processes: Processes) -> None:
     reported: asyncio.Queue[Progress] = asyncio.Queue()
-    running = asyncio.create_task(processes.run(a_run("cpu_sleeps", on_progress=reported.put_nowait)))
+    body = a_run("cpu_sleeps", on_progress=lambda _id, _attempt, told: reported.put_nowait(told))
+    running = asyncio.create_task(processes.run(body))
     assert (await reported.get()).message == "asleep"
     [child] = processes._busy
     running.cancel()

@@ -58,7 +58,7 @@ def test_only_tasks_are_children() -> None:
 
 def test_progress_is_told_as_it_comes() -> None:
     told: list[Progress] = []
-    ctx = make(on_progress=told.append)
+    ctx = make(on_progress=lambda task_id, attempt, progress: told.append(progress))
     ctx.progress(1)
     ctx.progress(2.5, 10, "x" * 600)
     assert told == [Progress(done=1), Progress(done=2.5, total=10, message="x" * 500)]
