@@ -52,7 +52,7 @@ class ForeignHandler:
             log.warning("%s: %s: %s", detail, type(error).__name__, str(error)[:200])
             raise InvalidInput(detail, (("#/handler", detail),)) from error
 
-    def accept(self, payload: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    def accept(self, payload: Mapping[str, Any], *, exact: bool = False) -> tuple[bytes, dict[str, Any]]:
         """The bytes to keep, and no arguments: it is never run here. Raises InvalidInput."""
         return self.schema.accept(payload), {}
 

@@ -54,6 +54,7 @@ class TaskSpec:
 
     handler: str
     payload: Mapping[str, Any] = field(default_factory=dict)
+    is_exact: bool = False  # the payload is what `read_json` has read
     tenant: str = DEFAULT_TENANT
     idempotency_key: str | None = None
     actor_key: str | None = None
@@ -264,7 +265,7 @@ class Intake:
         if handler is None:
             return None
         try:
-            return handler, *handler.accept(spec.payload)
+            return handler, *handler.accept(spec.payload, exact=spec.is_exact)
         except InvalidInput:
             if other_versions and (other := self._other_version(spec.handler)) is not None:
                 with contextlib.suppress(InvalidInput):

@@ -72,8 +72,9 @@ class NodeService:
         rows = len(specs) + (rows_of(sum(len(spec.parents) for spec in specs)) if len(specs) > 1 else 0)
         within_s = _ACCEPT_S + rows / _ROWS_PER_S
         prepared, answers = await submit(self._world, self._actors.router, specs, within_s)
+        bands = {band: self._world.bands[band] for band in {one.task.band for one in prepared}}
         return [
-            Submitted(one.task, answer, self._world.bands[one.task.band])
+            Submitted(one.task, answer, bands[one.task.band])
             for one, answer in zip(prepared, answers, strict=True)
         ]
 

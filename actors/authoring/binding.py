@@ -61,14 +61,15 @@ class Binding:
             raise self._invalid(error, payload) from None
         return values
 
-    def accept(self, payload: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
-        """A JSON object as the bytes to keep, and the values that `bind` would make of them.
+    def accept(self, payload: Mapping[str, Any], *, exact: bool = False) -> tuple[bytes, dict[str, Any]]:
+        """A JSON object as the bytes to keep, and the values that `bind` would make of them. `exact`: it is what
+        `runtime.core.canonical.read_json` has read, so nothing in it has to be looked for again.
 
         Raises InvalidInput with pointers '#/payload/…'.
         """
         if not self._required and payload == {}:
             return b"{}", {}
-        raw = write_plain(self._name, payload)
+        raw = orjson.dumps(payload) if exact else write_plain(self._name, payload)
         return raw, self.bind(raw)
 
     # -- to JSON ------------------------------------------------------------------------------------

@@ -76,9 +76,9 @@ class HandlerDef:
         """The arguments as `bind` would give them. Raises InvalidInput with pointers '#/payload/…'."""
         return self.binding.accept(payload)[1]
 
-    def accept(self, payload: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
-        """Both the bytes to keep and the arguments. Raises InvalidInput."""
-        return self.binding.accept(payload)
+    def accept(self, payload: Mapping[str, Any], *, exact: bool = False) -> tuple[bytes, dict[str, Any]]:
+        """Both the bytes to keep and the arguments; `exact` as in Binding.accept. Raises InvalidInput."""
+        return self.binding.accept(payload, exact=exact)
 
     def bind(self, payload: bytes) -> dict[str, Any]:
         """Python values for `fn(ctx, **values)`. Raises InvalidInput."""

@@ -102,8 +102,10 @@ class Capacity:
         """Whether so many can be born running now, beside others; of more than there is ever room for, a good part."""
         if kind in self._behind_since_s or kind in self._births_held:
             return False
+        if self._closed:
+            return False
         size = self._size_for_births(kind)
-        return self.room_for_births(kind) - beside >= (count if count <= size else (size + 1) // 2)
+        return size - self._taken[kind] // PLACE - beside >= (count if count <= size else (size + 1) // 2)
 
     def room_within(self, kind: Kind, count: int, within_s: float) -> bool:
         """Whether there will be room for so many soon, by the rate of late and the age of the backlog."""

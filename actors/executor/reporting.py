@@ -29,10 +29,11 @@ class Reporter:
         if not claims:
             return
         self._telemetry.count("tasks_claimed_total", len(claims), via=via)
-        waits: dict[str, list[float]] = {}
+        waits: dict[int, list[float]] = {}  # by band
         for claim in claims:
-            waits.setdefault(self._world.bands[claim.band].handler, []).append(max(0.0, claim.waited_s))
-        for handler, samples in waits.items():
+            waits.setdefault(claim.band, []).append(max(0.0, claim.waited_s))
+        for band, samples in waits.items():
+            handler = self._world.bands[band].handler
             self._telemetry.observe("task_wait_seconds", samples, handler=handler)
 
     def pulled(self, claims: Sequence[Claim]) -> None:

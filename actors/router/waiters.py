@@ -30,7 +30,7 @@ class Waiters:
         return list(self._replies)
 
     def wanted(self, ids: Iterable[UUID]) -> list[UUID]:
-        return [task_id for task_id in ids if task_id in self._replies]
+        return [task_id for task_id in ids if task_id in self._replies] if self._replies else []
 
     def answer(self, task_id: UUID, view: TaskView | None) -> None:
         for reply in self._take(task_id):

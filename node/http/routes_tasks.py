@@ -70,9 +70,12 @@ async def _accept(call: Call, asked: Sequence[TaskSpec], place: str) -> list[Sub
         done = await call.service.submit(asked)
     except InvalidInput as exc:
         raise _moved(exc, place, len(asked)) from None
-    if any(isinstance(s.acceptance, KeyReused | NotUnique | Refused) for s in done):
+    if any(isinstance(s.acceptance, _REFUSALS) for s in done):
         raise refusal(done, place)
     return done
+
+
+_REFUSALS: Final = (KeyReused, NotUnique, Refused)
 
 
 def _moved(exc: InvalidInput, place: str, count: int) -> InvalidInput:

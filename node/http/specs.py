@@ -123,6 +123,7 @@ def _spec(
         return TaskSpec(
             handler=request["handler"],
             payload=request["payload"],
+            is_exact=True,
             tenant=principal.tenant,
             created_by=principal.subject,
             trace_context=trace,
@@ -136,7 +137,9 @@ def _spec(
         fields["parents"] = tuple(parents)
     if fields.get("idempotency_key") is not None:
         fields["digest"] = digest(sent)
-    return TaskSpec(tenant=principal.tenant, created_by=principal.subject, trace_context=trace, **fields)
+    return TaskSpec(
+        is_exact=True, tenant=principal.tenant, created_by=principal.subject, trace_context=trace, **fields
+    )
 
 
 _PLAIN_FIELDS: Final = 2

