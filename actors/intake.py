@@ -232,7 +232,8 @@ class Intake:
         return checked
 
     def _check(self, spec: TaskSpec, *, other_versions: bool) -> _Checked | Errors:
-        errors = [] if _is_plain(spec) else _check_bounds(spec)
+        plain = _is_plain(spec)
+        errors = [] if plain else _check_bounds(spec)
         try:
             accepted = self._accept(spec, other_versions=other_versions)
             if accepted is None:
@@ -240,15 +241,8 @@ class Intake:
             handler, payload, args = accepted
         except InvalidInput as refused:
             return [*errors, *((pointer.removeprefix("#"), detail) for pointer, detail in refused.errors)]
-        if handler.actor_type is not None and spec.actor_key is None:
-            errors.append(("/actor_key", f"is required: {spec.handler} is a message to a keyed actor"))
-        if handler.is_limited and spec.actor_key is not None:
-            detail = (
-                f"{spec.handler} has a limit, which does not count messages to a key; leave one of them out"
-            )
-            errors.append(("/actor_key", detail))
-        if handler.needs_limit_key is not (spec.limit_key is not None):
-            errors.append(_limit_key_fault(spec))
+        if not (plain and isinstance(handler, HandlerDef) and handler.is_plain):
+            errors += _key_faults(spec, handler)
         if len(payload) > PAYLOAD_BYTES_MAX:
             errors.append(_size_fault("/payload", payload, PAYLOAD_BYTES_MAX))
         metadata = orjson.dumps(spec.metadata) if spec.metadata else None
@@ -348,6 +342,19 @@ def _new_task(one: _Checked, band: int, task_id: UUID, slot: int, born_on: int |
 
 def _limiter(spec: TaskSpec) -> UUID | None:
     return None if spec.limit_key is None else limiter_id(spec.handler, Per.KEY, spec.tenant, spec.limit_key)
+
+
+def _key_faults(spec: TaskSpec, handler: HandlerDef | ForeignHandler) -> Errors:
+    """Whether it names the keys that its handler asks for, and no others."""
+    faults: Errors = []
+    if handler.actor_type is not None and spec.actor_key is None:
+        faults.append(("/actor_key", f"is required: {spec.handler} is a message to a keyed actor"))
+    if handler.is_limited and spec.actor_key is not None:
+        detail = f"{spec.handler} has a limit, which does not count messages to a key; leave one of them out"
+        faults.append(("/actor_key", detail))
+    if handler.needs_limit_key is not (spec.limit_key is not None):
+        faults.append(_limit_key_fault(spec))
+    return faults
 
 
 def _limit_key_fault(spec: TaskSpec) -> tuple[str, str]:

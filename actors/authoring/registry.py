@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -71,6 +71,10 @@ class HandlerDef:
     actor: ActorDef | None = None  # whose method it is
     batch_fn: Callable[..., Any] | None = None
     share: int = PLACE
+    is_plain: bool = field(init=False)  # its tasks need no key, and nothing limits it
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_plain", self.actor is None and not self.is_limited)
 
     def validate(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments as `bind` would give them. Raises InvalidInput with pointers '#/payload/…'."""

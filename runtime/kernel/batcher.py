@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
+from itertools import repeat
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from runtime.errors import Overloaded, Unavailable
 
@@ -27,11 +28,8 @@ O = TypeVar("O")  # noqa: E741
 _log = logging.getLogger(__name__)
 
 
-class _Entry(NamedTuple, Generic[I, O]):
-    item: I
-    weight: int
-    size: int
-    future: asyncio.Future[O] | None  # None: the answer goes to `on_done`
+# item, weight, size, and the future of its answer; without one the answer goes to `on_done`
+_Entry = tuple[I, int, int, "asyncio.Future[O] | None"]
 
 
 class Batcher(Generic[I, O]):
@@ -122,7 +120,7 @@ class Batcher(Generic[I, O]):
         if self.waiting + weight > self._capacity and self._entries:
             raise Overloaded(f"{self.name}: {self.waiting} wait, {self._capacity} may", self._retry_after_s)
         size = self._size(item) if self._size is not None else 0
-        self._entries.append(_Entry(item, weight, size, future))
+        self._entries.append((item, weight, size, future))
         self.waiting += weight
         if not self._woken:
             self._wake_one()
@@ -171,19 +169,19 @@ class Batcher(Generic[I, O]):
         batch: list[_Entry[I, O]] = []
         entries, items, size = self._entries, 0, 0
         while entries:
-            head = entries[0]
-            items += head.weight
-            size += head.size
+            _, weight, bytes_, _ = entries[0]
+            items += weight
+            size += bytes_
             if batch and (items > self._max_items or size > self._max_bytes):
                 break
             batch.append(entries.popleft())
-            self.waiting -= head.weight
+            self.waiting -= weight
         return batch
 
     async def _flush_batch(self, batch: list[_Entry[I, O]]) -> None:
         results: Sequence[O | Exception] | Exception
         try:
-            results = await self._flush([entry.item for entry in batch])
+            results = await self._flush([entry[0] for entry in batch])
             if len(results) != len(batch):
                 results = RuntimeError(
                     f"{self.name}: flush gave {len(results)} results for {len(batch)} items"
@@ -199,16 +197,16 @@ class Batcher(Generic[I, O]):
 
     def _answer(self, batch: list[_Entry[I, O]], results: Sequence[O | Exception] | Exception) -> None:
         done: list[tuple[I, O | Exception]] = []
-        for number, entry in enumerate(batch):
-            result = results if isinstance(results, Exception) else results[number]
-            if entry.future is None:
-                done.append((entry.item, result))
-            elif entry.future.done():
+        each = repeat(results) if isinstance(results, Exception) else results
+        for (item, _, _, future), result in zip(batch, each, strict=False):
+            if future is None:
+                done.append((item, result))
+            elif future.done():
                 continue
             elif isinstance(result, Exception):
-                entry.future.set_exception(result)
+                future.set_exception(result)
             else:
-                entry.future.set_result(result)
+                future.set_result(result)
         if done and self._on_done is not None:
             self._in_on_done = True
             try:
