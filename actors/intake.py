@@ -112,6 +112,7 @@ class _Checked:
     payload: bytes
     metadata: bytes | None
     args: dict[str, Any]
+    is_plain: bool = False  # nothing optional is set
     unique: Unique | None = None
 
 
@@ -248,7 +249,7 @@ class Intake:
         metadata = orjson.dumps(spec.metadata) if spec.metadata else None
         if metadata is not None and len(metadata) > METADATA_BYTES_MAX:
             errors.append(_size_fault("/metadata", metadata, METADATA_BYTES_MAX))
-        return errors or _Checked(spec, handler, _combination(spec, handler), payload, metadata, args)
+        return errors or _Checked(spec, handler, _combination(spec, handler), payload, metadata, args, plain)
 
     def _accept(self, spec: TaskSpec, *, other_versions: bool) -> _Accepted | None:
         """By whose version it was accepted, the bytes to keep, the arguments; None where nobody has the handler.
@@ -312,6 +313,20 @@ def _combination(spec: TaskSpec, handler: HandlerDef | ForeignHandler | _Missing
 
 def _new_task(one: _Checked, band: int, task_id: UUID, slot: int, born_on: int | None) -> NewTask:
     spec, options = one.spec, one.handler.options
+    if one.is_plain and one.unique is None:  # as below, without the price of what is not there
+        return NewTask(
+            id=task_id,
+            band=band,
+            slot=slot,
+            payload=one.payload,
+            max_attempts=options.max_attempts,
+            timeout_s=options.timeout_s,
+            tenant=spec.tenant,
+            metadata=one.metadata,
+            created_by=spec.created_by,
+            trace_context=spec.trace_context,
+            born_on=born_on,
+        )
     key = spec.idempotency_key
     assert key is None or spec.digest is not None, "a key without the digest of its request"
     return NewTask(
@@ -391,7 +406,9 @@ def _make_unique(checked: Sequence[_Checked]) -> None:
         spec = one.spec
         if spec.unique is not None and _is_linked(spec):
             errors += _placed([("/unique", _NOT_LINKED)], index, checked)
-        rule = spec.unique or (None if _is_linked(spec) else one.handler.options.unique)
+        rule = spec.unique
+        if rule is None and (own := one.handler.options.unique) is not None and not _is_linked(spec):
+            rule = own
         if rule is not None:
             one.unique = rule
             errors += _placed(due_faults(rule, delay_s=spec.delay_s, run_at=spec.run_at), index, checked)
