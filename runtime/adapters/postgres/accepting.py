@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
-from operator import attrgetter, itemgetter
+from itertools import islice, repeat
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from runtime.adapters.postgres.linking import link
@@ -176,16 +176,14 @@ class Found:
 
 
 async def insert(session: Session, tasks: Sequence[NewTask]) -> Found:
-    rows = await session.fetch(SQL.accept, *columns(tasks))
-    if len(rows) == len(tasks):  # `seq` tells the order of the batch; hashing ids would cost as much again
-        rows.sort(key=itemgetter(1))
-        return Found(
-            [Stored(t.id, row[1], row[2], row[3], row[4]) for t, row in zip(tasks, rows, strict=True)],
-            {},
-            {},
-            {},
-        )
-    stored = {row[0]: Stored(uuid_of(row[0]), row[1], row[2], row[3], row[4]) for row in rows}
+    pg_ids, seqs, at, dues, born = await session.only(SQL.accept, *columns(tasks))
+    ids = [task.id for task in tasks] if pg_ids is None else list(map(uuid_of, pg_ids))
+    due_at = repeat(at) if dues is None else dues
+    is_born = repeat(born[0]) if len(born) == 1 else born
+    new = [Stored(*each) for each in zip(ids, seqs, repeat(at), due_at, is_born, strict=False)]
+    if pg_ids is None:
+        return Found(new, {}, {}, {})
+    stored = {one.id: one for one in new}
     missing = [task for task in tasks if task.id not in stored]
     keyed = [task for task in missing if task.idempotency_key is not None]
     existing = await session.fetch(

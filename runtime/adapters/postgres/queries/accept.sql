@@ -11,6 +11,9 @@
 -- Arrays of columns that no row of the batch sets are empty; $2, $5, $6, $7 and $11 are arrays of one where all rows
 -- have the same. unnest fills both with nulls. `seq` follows the order of the batch; rows are inserted by key, so that batches that share keys cannot deadlock. What the insert skips
 -- (same id or same key) is not returned and is looked up by `existing`, under a snapshot of its own.
+-- One row comes back, because a row of each task costs both sides: in the order of the batch their `seq`, when they
+-- were made, where not all were stored which were, where some are due at another time when, and who was born (one
+-- where all are alike).
 -- What has parents is blocked until they have ended (workflow.sql).
 WITH input AS MATERIALIZED (
     SELECT i.id, coalesce(i.band, ($2::integer[])[1]) AS band, i.slot, i.payload,
@@ -66,7 +69,14 @@ WITH input AS MATERIALIZED (
                                awaited)
     SELECT id, home, seq, created_at, expires_at, band, 1, slot, limiter, awaited FROM placed WHERE home IS NOT NULL
 )
-SELECT id, seq, created_at, run_at, home IS NOT NULL AS born FROM placed;
+SELECT CASE WHEN stored < cardinality($1::uuid[]) THEN ARRAY(SELECT id FROM placed ORDER BY seq) END AS ids,
+       ARRAY(SELECT seq FROM placed ORDER BY seq) AS seqs, at AS created_at,
+       CASE WHEN some_apart THEN ARRAY(SELECT run_at FROM placed ORDER BY seq) END AS dues,
+       CASE WHEN some_born AND NOT all_born THEN ARRAY(SELECT home IS NOT NULL FROM placed ORDER BY seq)
+            ELSE ARRAY[all_born] END AS born
+  FROM (SELECT count(*) AS stored, min(created_at) AS at, bool_or(run_at <> created_at) AS some_apart,
+               bool_or(home IS NOT NULL) AS some_born, bool_and(home IS NOT NULL) AS all_born
+          FROM placed) AS n;
 
 -- name: existing
 -- $1 ids uuid[], $2 tenants text[], $3 idempotency_keys text[]
