@@ -26,3 +26,4 @@ if __name__ == "__main__":
     print("begin", flush=True)
     for number in range(int(sys.argv[1])):
         noop.send(i=number, data=DATA)
+    broker.close()  # else the last ones may be lost with the connection
