@@ -36,7 +36,8 @@ from actors.cluster import Cluster
 from actors.executor.capacity import Capacity
 from actors.executor.messages import Refresh, Tick, Waits
 from actors.given import GivenTransactions
-from actors.intake import Intake, spec_of, workflow_specs
+from actors.intake.intake import Intake
+from actors.intake.requests import spec_of, workflow_specs
 from actors.router.messages import Look
 from actors.router.submitting import submit
 from actors.supervisor.messages import Actors, GetActors, Message

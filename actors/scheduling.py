@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from actors.authoring.options import LANES
-from actors.intake import TaskSpec, request_digest
+from actors.intake.requests import TaskSpec, request_digest
 from actors.world import World
 from runtime.core.ids import IdSequence
 from runtime.core.schedule import Firing, Overlap, Plan, Rule, Schedule, ScheduleSpec, fire_key, plan, rule_of

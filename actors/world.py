@@ -12,7 +12,7 @@ from actors.authoring.resources import Resources
 from actors.bands import Bands
 from actors.cluster import Cluster
 from actors.executor.capacity import Capacity
-from actors.intake import Intake
+from actors.intake.intake import Intake
 from actors.keyed.fence import Fence
 from actors.publishing import Told
 from runtime.core.task import Band

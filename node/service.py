@@ -13,7 +13,7 @@ from actors.activity import Gap, TaskEvent
 from actors.authoring.registry import Kind, Registry
 from actors.cluster import Cluster
 from actors.executor.messages import CancelRun, Refresh, Waits
-from actors.intake import TaskSpec
+from actors.intake.requests import TaskSpec
 from actors.router.messages import AwaitEnd, Route
 from actors.router.offering import ready
 from actors.router.submitting import submit

@@ -30,7 +30,7 @@ from actors.bands import Bands
 from actors.catalog import Published
 from actors.cluster import Cluster
 from actors.executor.capacity import Capacity
-from actors.intake import Intake
+from actors.intake.intake import Intake
 from actors.keyed.placing import about_actors, placed
 from actors.publishing import Told
 from actors.supervisor.messages import DrainNode, GetActors, JoinCluster

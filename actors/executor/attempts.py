@@ -43,7 +43,8 @@ from actors.executor.calls import Calls
 from actors.executor.processes import Processes
 from actors.executor.threads import Threads
 from actors.insisting import until_taken
-from actors.intake import UNCHECKED, specs_of
+from actors.intake.intake import UNCHECKED
+from actors.intake.requests import specs_of
 from actors.world import World
 from runtime.core import versions
 from runtime.core.canonical import read_json

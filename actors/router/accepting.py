@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from actors.intake import Prepared
+from actors.intake.intake import Prepared
 from runtime.core.task import Acceptance
 from runtime.kernel.actor import Reply
 from runtime.kernel.batcher import Batcher

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-from actors.intake import Prepared
+from actors.intake.intake import Prepared
 from actors.router.offering import Ready
 from runtime.core.messages import Finished, Watch
 from runtime.core.task import Acceptance, TaskView

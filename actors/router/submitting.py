@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from actors.authoring.registry import HandlerDef, Kind
-from actors.intake import Prepared, TaskSpec
+from actors.intake.intake import Prepared
+from actors.intake.requests import TaskSpec
 from actors.router.messages import Message, Submit
 from actors.world import World
 from runtime.core.task import Acceptance

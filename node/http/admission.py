@@ -16,7 +16,7 @@ from runtime.core.task import TaskFilter
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actors.intake import TaskSpec
+    from actors.intake.requests import TaskSpec
     from node.http.service import Service
 
 _RETRY_AFTER_S = 1

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from actors.intake import TaskSpec
+    from actors.intake.requests import TaskSpec
     from node.http.service import Submitted
     from runtime.core.task import TaskView
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from actors.activity import Gap, TaskEvent
 from actors.authoring.registry import Registry
 from actors.cluster import Cluster
-from actors.intake import TaskSpec
+from actors.intake.requests import TaskSpec
 from node.http.cluster import Load
 from node.http.stats import TenantRow
 from runtime.core.schedule import ScheduleSpec

@@ -16,7 +16,7 @@ from actors.authoring.limits import KEY_CHARS_MAX, PAYLOAD_BYTES_MAX, key_fault
 from actors.authoring.options import LANES, PARENT_POLICIES
 from actors.authoring.unique import unique_of
 from actors.authoring.workflow import task_name_fault
-from actors.intake import TaskSpec
+from actors.intake.requests import TaskSpec
 from node.http import models
 from node.http.problems import Problem
 from node.http.reading import parse, summary, validate

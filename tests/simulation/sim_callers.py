@@ -9,7 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
-from actors.intake import TaskSpec, request_digest
+from actors.intake.requests import TaskSpec, request_digest
 from runtime.core.task import DEFAULT_TENANT, Duplicate, Lane, State, Status, Stored
 from runtime.core.unique import Unique
 from runtime.errors import AskError, IncarnationDead, NoriaError, Overloaded, Unavailable

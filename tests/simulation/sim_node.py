@@ -15,7 +15,7 @@ from actors.bands import Bands
 from actors.catalog import Published
 from actors.executor.capacity import Capacity
 from actors.harness import _Tally
-from actors.intake import Intake
+from actors.intake.intake import Intake
 from actors.keyed.fence import Fence
 from actors.supervisor.messages import DrainNode, GetActors, JoinCluster
 from actors.supervisor.supervisor import Supervisor

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from actors.harness import Harness, HarnessTask
-from actors.intake import spec_of
+from actors.intake.requests import spec_of
 from actors.router.submitting import submit
 from actors.supervisor.messages import DrainNode
 from actors.world import Keeping, Limits

@@ -19,7 +19,7 @@ from actors.bands import Bands
 from actors.catalog import Published
 from actors.cluster import Cluster
 from actors.executor.capacity import Capacity
-from actors.intake import Intake
+from actors.intake.intake import Intake
 from actors.supervisor.messages import DrainNode, GetActors, JoinCluster
 from actors.supervisor.supervisor import Supervisor
 from actors.world import Limits, World

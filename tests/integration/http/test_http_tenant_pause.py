@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from actors.intake import TaskSpec
+from actors.intake.requests import TaskSpec
 from node.client import Client, SyncClient
 from runtime.core.task import State
 from tests.support.memory_node import until

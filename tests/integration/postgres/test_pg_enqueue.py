@@ -19,7 +19,8 @@ from actors.authoring.markers import handler
 from actors.authoring.registry import Registry
 from actors.authoring.task import Task
 from actors.bands import Bands
-from actors.intake import Intake, spec_of
+from actors.intake.intake import Intake
+from actors.intake.requests import spec_of
 from node.client import InvalidTask, enqueue, enqueue_sql
 from node.client.enqueue import _TYPES, _placed
 from runtime.adapters.postgres import PostgresStore

@@ -28,7 +28,7 @@ from actors.authoring.registry import Kind
 from actors.authoring.task import Task
 from actors.executor import batches
 from actors.harness import HarnessTask
-from actors.intake import spec_of
+from actors.intake.requests import spec_of
 from actors.router.submitting import submit as accept
 from runtime.core.task import AttemptKind, BandKey, Lane, State, Take
 from runtime.errors import InvalidInput

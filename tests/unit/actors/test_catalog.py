@@ -13,7 +13,8 @@ import pytest
 from actors import Context, InvalidInput, Registry, handler, task
 from actors.bands import Bands
 from actors.catalog import Published
-from actors.intake import Intake, TaskSpec, spec_of
+from actors.intake.intake import Intake
+from actors.intake.requests import TaskSpec, spec_of
 from runtime.adapters.memory.store import MemoryStore
 from runtime.core.task import HandlerEntry, Lane
 from runtime.errors import Unavailable

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from actors import Context, handler, task
-from actors.intake import spec_of
+from actors.intake.requests import spec_of
 from actors.router.submitting import submit
 from tests.support.actor_rig import Rig
 
