@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 
 from runtime.adapters.postgres import PostgresStore
+from runtime.core.limits import Limit, LimitedTake, Per, Rate, limiter_id
 from runtime.core.task import (
     AttemptKind,
     BandKey,
@@ -53,6 +54,8 @@ TABLES: Final = (
     "attempt",
     "handler",
     "unique_task",
+    "handler_limit",
+    "limiter",
 )
 ENDED: Final = 120_000
 PAUSED: Final = 60_000
@@ -192,6 +195,7 @@ async def everything(scene: Scene, rows: int, known: str = "k") -> None:
     await store.tenant_weights()
     await store.due_schedules(86_400, rows)
     await family(scene, rows)
+    await limited(scene, rows)
     for which in FILTERS:
         page = await store.list(which, 50)
         await store.list(which, 50, before=page.next_cursor)
@@ -214,6 +218,25 @@ async def family(scene: Scene, rows: int) -> None:
     await store.workflow(workflow, rows)
     await store.workflows("default", 50)
     await store.tidy_dependences()
+
+
+async def limited(scene: Scene, rows: int) -> None:
+    """What begins under a limit for each of many keys, and under one for all."""
+    store = scene.store
+    by_key, whole = await store.intern([BandKey("by_key", Lane.MEDIUM), BandKey("whole", Lane.MEDIUM)])
+    rate = Rate(1_000_000, 1.0, 1_000_000)
+    await store.declare_limits(
+        {by_key.handler: Limit(rate, rows, Per.KEY), whole.handler: Limit(rate, rows, Per.HANDLER)}
+    )
+    keys = [f"key{n % max(1, rows // 10)}" for n in range(rows)]
+    ids = [limiter_id(by_key.handler, Per.KEY, "default", key) for key in keys]
+    of_keys = [new_task(by_key, limit_key=k, limiter=i) for k, i in zip(keys, ids, strict=True)]
+    await store.accept([[task] for task in [*of_keys, *(new_task(whole) for _ in range(rows))]])
+    for band in (by_key, whole):
+        pull = await store.pull_limited([LimitedTake(band.id)], rows, scene.me)
+        assert len(pull.claims) == rows
+        assert not any(await store.settle(scene.ends(pull.claims, SUCCESS)))
+    await store.forget_limiters(0.0, rows)
 
 
 SUCCESS: Final = Finish(status=Status.SUCCEEDED, result=b"1")
@@ -262,6 +285,11 @@ async def test_the_cost_of_a_row_does_not_depend_on_what_else_is_there(scene: Sc
         "count_dependence",
         "count_down",
         "tidy_dependence",
+        "limited",
+        "lock_limiters",
+        "make_limiters",
+        "claim_limited",
+        "forget_limiters",
     }
     expensive = {
         (name, cost)

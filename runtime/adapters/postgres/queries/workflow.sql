@@ -147,7 +147,8 @@ DELETE FROM noria.parent_end WHERE seq = ANY ($1);
 -- $1 parent uuid, $2 child uuid, $3 limit bigint
 -- A walk over all of them, from there on. What was counted and whose child has ended is not needed any more. What was
 -- not counted although its parent ended some time ago is told again: a node of a version without dependencies has moved
--- that parent. Telling twice changes nothing.
+-- that parent. Telling twice changes nothing. What else is there is looked up row by row (a scalar subquery, LIMIT in a
+-- LATERAL one): a join may be planned as a scan of all that waits.
 WITH looked AS MATERIALIZED (
     SELECT d.parent, d.child, d.done FROM noria.dependence d
      WHERE (d.parent, d.child) > ($1, $2)
@@ -156,12 +157,12 @@ WITH looked AS MATERIALIZED (
 ), gone AS (
     DELETE FROM noria.dependence d USING looked k
      WHERE d.parent = k.parent AND d.child = k.child AND d.done
-       AND NOT EXISTS (SELECT FROM noria.waiting w WHERE w.id = k.child)
-       AND NOT EXISTS (SELECT FROM noria.running r WHERE r.id = k.child)
+       AND (SELECT w.id FROM noria.waiting w WHERE w.id = k.child) IS NULL
+       AND (SELECT r.id FROM noria.running r WHERE r.id = k.child) IS NULL
 ), missed AS (
     SELECT DISTINCT k.parent, coalesce(o.status, 1::smallint) AS status
       FROM looked k
-      LEFT JOIN noria.outcome o ON o.id = k.parent
+      LEFT JOIN LATERAL (SELECT * FROM noria.outcome WHERE outcome.id = k.parent LIMIT 1) o ON true
      WHERE NOT k.done
        AND CASE WHEN o.id IS NULL THEN NOT EXISTS (SELECT FROM noria.task t WHERE t.id = k.parent)
                 ELSE o.finished_at < statement_timestamp() - interval '5 seconds' END
