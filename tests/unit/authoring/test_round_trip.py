@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 import math
 import uuid
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from actors import Context, InvalidInput, handler, task
 from actors.authoring.binding import binding_of
 from actors.authoring.exceptions import ResultNotSerializable
 from actors.authoring.results import ResultAdapter
-from runtime.core.canonical import check_numbers, find_nul
+from runtime.core.canonical import check_numbers, find_nul, read_json
 from runtime.core.task import Codec
 
 
@@ -162,6 +163,16 @@ def test_any_json_like_value_is_kept_exactly_or_refused(value: Any) -> None:
         assert fine
         assert values == {"value": value}
         assert orjson.loads(raw) == {"value": value}
+
+
+@settings(max_examples=300, deadline=None)
+@given(plain)
+def test_what_was_read_exactly_is_kept_the_short_way_too(value: Any) -> None:
+    binding = binding_of(handler_of(Any))
+    payload = read_json(json.dumps({"value": value}).encode())
+    raw, values = binding.accept(payload, exact=True)
+    assert values == binding.accept(payload)[1] == {"value": value}
+    assert orjson.loads(raw) == {"value": value}
 
 
 @settings(max_examples=300, deadline=None)
