@@ -179,6 +179,7 @@ class Supervisor(Behavior[Message]):
     async def _drain(self, within_s: float) -> Drained:
         """Long polls are answered, running work ends or is handed back, then the lease says that we have left."""
         assert self._actors is not None, "children are started before the first message"
+        self._world.capacity.close("drain")  # at once: until the others know may take a moment
         self._actors.router.tell(AnswerAll())
         await self._mark("draining")
         try:
