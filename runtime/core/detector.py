@@ -16,7 +16,7 @@ from typing import Final
 THRESHOLD: Final = 8.0
 _WINDOW: Final = 100
 _DEVIATION_MIN: Final = 0.2  # of an interval: an event loop's jitter
-_PAUSE: Final = 2.0  # intervals that may be missing before anybody is suspected: a collection, a busy moment
+_PAUSE: Final = 1.25  # intervals that may be missing before anybody is suspected: a collection, a busy moment
 _CUT_SHARE: Final = 0.5
 
 
