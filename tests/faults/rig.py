@@ -358,6 +358,8 @@ class Rig:
     def check(self, timeout_s: float = 30) -> History:
         """Everything becomes final, and the whole history is as it must be."""
         self.wait_final(timeout_s)
+        succeeded = self.sql("SELECT id::text, attempt FROM noria.outcome WHERE status = 0")
+        self.stage.wait_ends({(row["id"], row["attempt"]) for row in succeeded})
         history = self.history()
         check(history)
         return history

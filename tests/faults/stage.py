@@ -100,6 +100,14 @@ class Stage:
     def wait_end(self, body: Appearance, timeout_s: float = 20) -> None:
         self._until(lambda: body.ended_s is not None or None, timeout_s, f"{body.name!r} did not end")
 
+    def wait_ends(self, attempts: set[tuple[str, int]], timeout_s: float = 20) -> None:
+        """Until the ends of these (id, attempt) were heard, as far as their beginnings were: a busy stage reads late."""
+
+        def all_ended() -> bool | None:
+            return all(a.ended_s is not None for a in self._seen if (a.id, a.attempt) in attempts) or None
+
+        self._until(all_ended, timeout_s, "attempts have succeeded whose bodies did not end")
+
     def tell(self, body: Appearance, word: str = GO) -> None:
         """A held body does this now."""
         with self._news:
